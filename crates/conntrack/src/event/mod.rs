@@ -1,0 +1,170 @@
+//! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
+//! A full buffer loses events and counts them; it never waits.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::tick::Tick;
+
+/// One direction's tuple, as `conntrack` prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub ids: TupleIds,
+}
+
+/// The transport part of a [`Tuple`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TupleIds {
+    Ports { sport: u16, dport: u16 },
+    Icmp { icmp_type: u8, code: u8, id: u16 },
+    Gre { srckey: u16, dstkey: u16 },
+    None,
+}
+
+/// One direction's counters. Bytes count from the IP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// A copy of one flow, complete enough to print or export it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowView {
+    /// Differs between incarnations of the same tuple.
+    pub id: u32,
+    pub proto: u8,
+    pub zone: u16,
+    /// The protocol's state number; see [`FlowView::state_name`].
+    pub state: u8,
+    /// See [`crate::table::entry::status`].
+    pub status: u16,
+    pub original: Tuple,
+    pub reply: Tuple,
+    /// Indexed by [`crate::key::Direction::index`]; `None` when accounting is off.
+    pub count: Option<[Count; 2]>,
+    /// Whole seconds left, rounded down, not below 0.
+    pub timeout_secs: u32,
+    pub timeout_key: crate::track::timeout::TimeoutKey,
+    pub created: Tick,
+    pub vars: ProtoView,
+}
+
+/// Protocol variables that ctnetlink shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtoView {
+    None,
+    /// Window scale and flags as (original, reply). Flag bits as in ctnetlink: 1 window scale, 2 SACK permitted,
+    /// 4 sent FIN first, 8 liberal, 16 data unacknowledged, 32 highest ack known, 64 challenge ack expected,
+    /// 128 simultaneous open.
+    Tcp { wscale: [u8; 2], flags: [u8; 2] },
+    /// Verification tags as (original, reply), in network order as ctnetlink gives them.
+    Sctp { vtag: [u32; 2] },
+    /// Timeouts copied at creation, in seconds.
+    Gre { timeout_secs: u32, stream_timeout_secs: u32 },
+}
+
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    New,
+    Update,
+    Destroy(DestroyReason),
+}
+
+/// Why a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DestroyReason {
+    /// Its timeout passed.
+    Timeout,
+    /// A reset of an unanswered flow, or a new connection on the same tuple.
+    Closed,
+    /// It made room in a full table.
+    EarlyDrop,
+    /// An operator deleted it.
+    Admin,
+}
+
+impl DestroyReason {
+    /// Every reason, in order.
+    pub const ALL: [Self; 4] = [Self::Timeout, Self::Closed, Self::EarlyDrop, Self::Admin];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::EarlyDrop => "early_drop",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub at: Tick,
+    pub kind: EventKind,
+    pub flow: FlowView,
+}
+
+/// A bounded buffer of events between two visits of whoever takes them away.
+#[derive(Debug)]
+pub struct Events {
+    buffer: Vec<Event>,
+    enabled: bool,
+    lost: u64,
+}
+
+impl Events {
+    /// Room for `capacity` events: the only allocation.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { buffer: Vec::with_capacity(capacity), enabled: true, lost: 0 }
+    }
+
+    /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    /// See [`Events::set_enabled`].
+    #[inline(always)]
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Adds one, or counts it as lost.
+    pub fn push(&mut self, event: Event) {
+        if self.buffer.len() < self.buffer.capacity() {
+            self.buffer.push(event);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// The events since the last [`Events::clear`], oldest first.
+    pub fn as_slice(&self) -> &[Event] {
+        &self.buffer
+    }
+
+    /// Forgets the events that were read; keeps the room.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// Events lost because the buffer was full, since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl FlowView {
+    /// The state as `conntrack` prints it (TCP and SCTP), with `LISTEN` for SYN_SENT2 in the classic profile.
+    pub fn state_name(&self, classic: bool) -> Option<&'static str> {
+        let _ = classic;
+        unimplemented!()
+    }
+}

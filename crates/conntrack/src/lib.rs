@@ -1,0 +1,21 @@
+//! The tracker: takes frames, gives back what Linux conntrack would say of each, and a verdict.
+//!
+//! Read the modules in the order in which a packet meets them: [`wire`] → [`key`] → [`table`] → [`track`] →
+//! [`policy`], with [`timer`] and [`event`] beside them; [`tracker`] ties them together.
+//! No clock, no I/O, no DPDK: time, memory and randomness are handed in.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod event;
+pub mod key;
+pub mod policy;
+pub mod table;
+pub mod tick;
+pub mod timer;
+pub mod track;
+pub mod tracker;
+pub mod wire;

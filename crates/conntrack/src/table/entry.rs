@@ -1,0 +1,118 @@
+//! One flow: 128 bytes, two adjacent cache lines, IPv4 and IPv6 alike.
+//! The key is fixed at insertion; each group of the rest that must be consistent is one aligned word.
+
+use crate::key::{Direction, FlowKey, Side};
+use crate::track::{gre::GreVars, sctp::SctpVars, tcp::TcpVars, udp::UdpVars};
+
+/// A live flow. The words that carry its counters beyond 32 bits are in [`crate::table::cold`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(128))]
+pub struct Entry {
+    pub key: FlowKey,
+    pub head: Head,
+    /// Low words of the per-direction counters, indexed by [`Direction::index`].
+    pub packets: [u32; 2],
+    pub bytes: [u32; 2],
+    /// Low tick at which the wheel will next look at this flow; never later than the deadline.
+    pub armed: u32,
+    /// Where the wheel holds this flow's only reference.
+    pub wheel_pos: u32,
+    /// Low tick of the flow's making.
+    pub created: u32,
+    /// The protocol's own variables; see [`crate::track`].
+    pub vars: Vars,
+}
+
+const _: () = assert!(size_of::<Entry>() == 128);
+
+/// What must change together: one aligned word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Head {
+    /// Low tick at which the flow is dead.
+    pub deadline: u32,
+    /// The protocol's state, as its own enum's number; 0 for protocols without states.
+    pub state: u8,
+    /// The [`crate::track::timeout::TimeoutKey`] that the deadline came from.
+    pub timeout_key: u8,
+    /// See [`status`].
+    pub status: u16,
+}
+
+/// Bits of [`Head::status`].
+pub mod status {
+    pub const SEEN_REPLY: u16 = 1;
+    pub const ASSURED: u16 = 2;
+    /// The original direction's sender is the key's `hi` endpoint.
+    pub const ORIGINAL_HI: u16 = 4;
+    /// The slot holds a live flow.
+    pub const LIVE: u16 = 8;
+}
+
+/// 52 bytes that the flow's protocol interprets. All-zero is every protocol's start, and every bit pattern is a
+/// value of every member, so that reading the wrong one gives wrong numbers but nothing worse.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub union Vars {
+    pub raw: [u32; 13],
+    pub tcp: TcpVars,
+    pub udp: UdpVars,
+    pub sctp: SctpVars,
+    pub gre: GreVars,
+}
+
+impl core::fmt::Debug for Vars {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.raw().fmt(f)
+    }
+}
+
+#[allow(unsafe_code)]
+impl Vars {
+    /// Every protocol's start.
+    pub const ZERO: Self = Self { raw: [0; 13] };
+
+    /// All 52 bytes.
+    pub fn raw(&self) -> &[u32; 13] {
+        // SAFETY: every member is made of integers only, so every bit pattern is a valid `[u32; 13]`.
+        unsafe { &self.raw }
+    }
+
+    /// The variables of a TCP flow.
+    #[inline(always)]
+    pub fn tcp(&mut self) -> &mut TcpVars {
+        // SAFETY: TcpVars is made of integers only, so every bit pattern is valid.
+        unsafe { &mut self.tcp }
+    }
+
+    /// The variables of a UDP or UDP-Lite flow.
+    #[inline(always)]
+    pub fn udp(&mut self) -> &mut UdpVars {
+        // SAFETY: as for `tcp`.
+        unsafe { &mut self.udp }
+    }
+
+    /// The variables of an SCTP flow.
+    #[inline(always)]
+    pub fn sctp(&mut self) -> &mut SctpVars {
+        // SAFETY: as for `tcp`.
+        unsafe { &mut self.sctp }
+    }
+
+    /// The variables of a GRE flow.
+    #[inline(always)]
+    pub fn gre(&mut self) -> &mut GreVars {
+        // SAFETY: as for `tcp`.
+        unsafe { &mut self.gre }
+    }
+}
+
+impl Entry {
+    /// The direction of a packet that came from `side`. A packet to oneself (both endpoints equal) matches the
+    /// reply tuple first, as the kernel finds it.
+    #[inline(always)]
+    pub fn direction_of(&self, side: Side) -> Direction {
+        let original = if self.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
+        if side == original && !self.key.is_mirror() { Direction::Original } else { Direction::Reply }
+    }
+}

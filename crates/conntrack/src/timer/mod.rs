@@ -1,0 +1,1 @@
+//! Room 6: the wheel. Owns when a flow is looked at next; sees no packet and reads no clock.

@@ -1,0 +1,1 @@
+//! Every other protocol: one flow per protocol and address pair.

@@ -1,0 +1,1 @@
+//! The appliance: the same parts for the program, tests and benches.
