@@ -96,7 +96,7 @@ pub enum ProtoView {
         wscale: [u8; 2],
         flags: [u8; 2],
     },
-    /// Verification tags as (original, reply), in network order as ctnetlink gives them.
+    /// Verification tags as (original, reply), in host order.
     Sctp {
         vtag: [u32; 2],
     },

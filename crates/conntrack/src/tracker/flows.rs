@@ -168,7 +168,7 @@ impl Flows {
                 let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
                 ProtoView::Tcp { wscale, flags: tcp.flags }
             }
-            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag.map(u32::swap_bytes) },
+            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag },
             proto::GRE => {
                 let gre = vars.gre();
                 let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
