@@ -23,9 +23,7 @@ pub struct Frame<'a> {
     pub checksum: Checksum,
 }
 
-/// Names a datagram whose fragments are held; never used twice while frames are held under it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HeldId(pub u32);
+pub use crate::fragment::HeldId;
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

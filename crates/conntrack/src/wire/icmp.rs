@@ -87,7 +87,9 @@ fn redirect<'a>(ip: Ip, code: u8, body: &[u8]) -> Parsed<'a> {
     // Behind target and destination address stands the option; the kernel looks at the first one only.
     let option = body.get(32..).unwrap_or_default();
     match option.first_chunk::<2>() {
-        Some(&[REDIRECTED_HEADER, 1..=u8::MAX]) => error(ip, proto::ICMPV6, option.get(8..).unwrap_or_default()),
+        Some(&[REDIRECTED_HEADER, 1..=u8::MAX]) => {
+            error(ip, proto::ICMPV6, option.get(8..).unwrap_or_default())
+        }
         _ => Parsed::Invalid(Reason::Icmpv6Redirect),
     }
 }

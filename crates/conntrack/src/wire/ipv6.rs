@@ -198,13 +198,18 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
 fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
     const PAD1: u8 = 0;
     const PADN: u8 = 1;
+    // RFC 2711, 5570, 9486
     const ROUTER_ALERT: u8 = 5;
+    const CALIPSO: u8 = 7;
+    const IOAM: u8 = 49;
     const PADDING_MAX: usize = 7;
 
     let Some(&[_, len]) = payload.first_chunk::<2>() else { return false };
     let Some(mut options) = payload.get(2..(usize::from(len) + 1) * 8) else { return false };
     let (mut padding, mut known) = (0, 0);
+    let end = 2 + options.len();
     while let Some((&kind, rest)) = options.split_first() {
+        let at = end - options.len();
         if kind == PAD1 {
             padding += 1;
             options = rest;
@@ -220,8 +225,16 @@ fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
             } else {
                 padding = 0;
                 known += 1;
-                // The two highest bits of an unknown option say what to do: 0 is to pass over it.
-                if known > OPTIONS_MAX || kind >> 6 != 0 || (kind == ROUTER_ALERT && len != 2) {
+                let sound = match kind {
+                    ROUTER_ALERT => len == 2,
+                    // Eight bytes, of which the fifth counts the words that follow; its CRC is not checked.
+                    CALIPSO => data.get(4).is_some_and(|&words| data.len() >= 8 + usize::from(words) * 4),
+                    // Starts at a multiple of four.
+                    IOAM => at % 4 == 0,
+                    // The two highest bits of an unknown option say what to do: 0 is to pass over it.
+                    _ => kind >> 6 == 0,
+                };
+                if known > OPTIONS_MAX || !sound {
                     return false;
                 }
             }
