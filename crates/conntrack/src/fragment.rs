@@ -737,3 +737,377 @@ fn is_scoped(addr: &Addr) -> bool {
 fn link(next: usize, len: usize) -> u16 {
     if next < len { next as u16 } else { NONE }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::hash::Cpu;
+    use crate::wire::proto;
+
+    const SRC: Addr = Addr::v4([10, 1, 0, 1]);
+    const DST: Addr = Addr::v4([10, 2, 0, 2]);
+
+    fn fragments(max_datagrams: u16) -> Fragments {
+        Fragments::new(max_datagrams, Hasher::new([1, 2, 3, 4], Cpu::portable()))
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|n| (n * 7 + n / 256) as u8).collect()
+    }
+
+    fn piece(family: Family, id: u32, whole: &[u8], start: usize, end: usize, more: bool) -> Fragment<'_> {
+        let header_bytes = match family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        Fragment {
+            family,
+            src: SRC,
+            dst: DST,
+            id,
+            proto: proto::UDP,
+            hop_limit: 64,
+            offset: start as u32,
+            more,
+            payload: &whole[start..end],
+            header_bytes,
+        }
+    }
+
+    /// What [`Reassembly`] says, without what it lends.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Said {
+        Held,
+        Complete,
+        Redundant,
+        Discarded,
+        NotHeld,
+    }
+
+    use Said::*;
+
+    fn said(answer: Reassembly<'_>) -> Said {
+        match answer {
+            Reassembly::Held(_) => Held,
+            Reassembly::Complete { .. } => Complete,
+            Reassembly::Redundant => Redundant,
+            Reassembly::Discarded => Discarded,
+            Reassembly::NotHeld => NotHeld,
+        }
+    }
+
+    /// Adds the pieces (start, end, more) of one datagram of 264 bytes in order.
+    #[track_caller]
+    fn dialogue(family: Family, pieces: &[((usize, usize, bool), Said)]) {
+        let whole = bytes(400);
+        let mut fragments = fragments(4);
+        for (n, &((start, end, more), want)) in pieces.iter().enumerate() {
+            let got = said(fragments.add(Tick(0), &piece(family, 1, &whole, start, end, more), 0, 0));
+            assert_eq!(got, want, "{family:?}, piece {n}: {start}..{end} more={more}");
+        }
+    }
+
+    const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    #[test]
+    fn pieces_complete_a_datagram_in_any_order() {
+        let whole = bytes(264);
+        let pieces = [(0, 64, true), (64, 128, true), (128, 264, false)];
+        for family in BOTH {
+            for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+                let mut fragments = fragments(1);
+                let mut names = HashSet::new();
+                for (n, &i) in order.iter().enumerate() {
+                    let (start, end, more) = pieces[i];
+                    match fragments.add(Tick(0), &piece(family, 9, &whole, start, end, more), 0, 0) {
+                        Reassembly::Held(id) if n < 2 => _ = names.insert(id),
+                        Reassembly::Complete { held, datagram } if n == 2 => {
+                            assert!(names.contains(&held.unwrap()));
+                            assert_eq!(datagram.payload, whole);
+                            assert_eq!(datagram.ip_bytes, if family == Family::V4 { 284 } else { 304 });
+                        }
+                        other => panic!("{order:?} {n}: {other:?}"),
+                    }
+                }
+                assert_eq!(names.len(), 1);
+                assert_eq!((fragments.waiting(), fragments.frames()), (0, 0));
+                assert_eq!(fragments.take_discarded(), None);
+            }
+        }
+    }
+
+    // The dialogues below were recorded on Linux 6.18.
+
+    #[test]
+    fn a_repetition_within_one_run_is_passed_over() {
+        for family in BOTH {
+            dialogue(
+                family,
+                &[
+                    ((0, 64, true), Held),
+                    ((0, 64, true), Redundant),
+                    ((64, 128, true), Held),
+                    ((32, 96, true), Redundant),
+                    ((128, 264, false), Complete),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn any_other_overlap_ends_the_datagram() {
+        for family in BOTH {
+            dialogue(family, &[((0, 128, true), Held), ((64, 192, true), Discarded), ((0, 128, true), Held)]);
+            dialogue(
+                family,
+                &[((64, 128, true), Held), ((0, 192, true), Discarded), ((128, 264, false), Held)],
+            );
+            dialogue(
+                family,
+                &[((64, 128, true), Held), ((0, 72, true), Discarded), ((128, 264, false), Held)],
+            );
+            // Two runs that touch are still two.
+            dialogue(
+                family,
+                &[((128, 192, true), Held), ((64, 128, true), Held), ((96, 160, true), Discarded)],
+            );
+        }
+    }
+
+    #[test]
+    fn a_contradicting_length_ends_an_ipv4_datagram_and_spares_an_ipv6_one() {
+        let stories = [
+            [((128, 264, false), Held), ((128, 192, false), Discarded), ((0, 128, true), Held)],
+            [((128, 264, false), Held), ((264, 328, true), Discarded), ((0, 128, true), Held)],
+            [((0, 128, true), Held), ((128, 128, true), Discarded), ((128, 264, false), Held)],
+        ];
+        for story in stories {
+            dialogue(Family::V4, &story);
+            let [first, (second, _), (third, _)] = story;
+            dialogue(Family::V6, &[first, (second, Redundant), (third, Complete)]);
+        }
+        dialogue(
+            Family::V6,
+            &[((128, 192, false), Held), ((128, 264, false), Redundant), ((0, 128, true), Complete)],
+        );
+    }
+
+    #[test]
+    fn an_uneven_middle_is_cut_in_ipv4_and_not_held_in_ipv6() {
+        dialogue(Family::V4, &[((0, 65, true), Held), ((64, 264, false), Complete)]);
+        dialogue(
+            Family::V4,
+            &[((0, 128, true), Held), ((128, 132, true), Discarded), ((128, 264, false), Held)],
+        );
+        dialogue(
+            Family::V6,
+            &[((0, 128, true), Held), ((128, 193, true), NotHeld), ((128, 264, false), Held)],
+        );
+    }
+
+    #[test]
+    fn protocol_and_zone_tell_datagrams_apart_and_the_side_only_for_scoped_destinations() {
+        let whole = bytes(264);
+        for family in BOTH {
+            let first = piece(family, 1, &whole, 0, 128, true);
+            let last = piece(family, 1, &whole, 128, 264, false);
+            let answer = |last: Fragment<'_>, first: Fragment<'_>, zone, ingress| {
+                let mut fragments = fragments(4);
+                assert_eq!(said(fragments.add(Tick(0), &first, 0, 0)), Held);
+                said(fragments.add(Tick(0), &last, zone, ingress))
+            };
+            assert_eq!(answer(last, first, 0, 1), Complete);
+            assert_eq!(answer(last, first, 1, 0), Held);
+            assert_eq!(answer(Fragment { id: 2, ..last }, first, 0, 0), Held);
+            assert_eq!(answer(Fragment { id: 0x0001_0001, ..last }, first, 0, 0), Held);
+            let other_protocol = answer(Fragment { proto: proto::TCP, ..last }, first, 0, 0);
+            assert_eq!(other_protocol, if family == Family::V4 { Held } else { Complete });
+        }
+        let multicast = Addr([0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let link_local = Addr([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        for dst in [multicast, link_local] {
+            let mut fragments = fragments(4);
+            let first = Fragment { dst, ..piece(Family::V6, 1, &whole, 0, 128, true) };
+            let last = Fragment { dst, ..piece(Family::V6, 1, &whole, 128, 264, false) };
+            assert_eq!(said(fragments.add(Tick(0), &first, 0, 0)), Held);
+            assert_eq!(said(fragments.add(Tick(0), &last, 0, 1)), Held);
+            assert_eq!(said(fragments.add(Tick(0), &last, 0, 0)), Complete);
+        }
+    }
+
+    #[test]
+    fn an_ipv4_datagram_is_given_up_when_more_than_64_fragments_of_its_source_lie_between() {
+        let whole = bytes(264);
+        for (between, want) in [(63, Complete), (64, Held)] {
+            for family in BOTH {
+                let mut fragments = fragments(100);
+                let mut add = |id, start, end, more| {
+                    said(fragments.add(Tick(0), &piece(family, id, &whole, start, end, more), 0, 0))
+                };
+                assert_eq!(add(1, 0, 128, true), Held);
+                for id in 0..between {
+                    assert_eq!(add(1000 + id, 0, 8, true), Held);
+                }
+                let want = if family == Family::V6 { Complete } else { want };
+                assert_eq!(add(1, 128, 264, false), want, "{family:?}, {between} between");
+            }
+        }
+    }
+
+    #[test]
+    fn time_runs_out_after_30_and_60_seconds_from_the_first_piece() {
+        let whole = bytes(264);
+        for (family, seconds) in [(Family::V4, 30), (Family::V6, 60)] {
+            let end = Tick(0).after(Ticks::from_secs(seconds));
+            let mut fragments = fragments(4);
+            let Reassembly::Held(id) = fragments.add(Tick(0), &piece(family, 1, &whole, 0, 64, true), 0, 0)
+            else {
+                panic!("not held");
+            };
+            fragments.add(Tick(end.0 / 2), &piece(family, 1, &whole, 64, 128, true), 0, 0);
+            assert_eq!(fragments.expire(Tick(end.0 - 1), 10), 0);
+            assert_eq!(fragments.expire(end, 10), 1);
+            assert_eq!(fragments.take_discarded(), Some(id));
+            assert_eq!(fragments.take_discarded(), None);
+            assert_eq!((fragments.timed_out(), fragments.frames()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_late_piece_starts_anew_even_if_nobody_expired_the_old_ones() {
+        let whole = bytes(264);
+        let mut fragments = fragments(20);
+        for id in 0..10 {
+            fragments.add(Tick(0), &piece(Family::V4, id, &whole, 0, 128, true), 0, 0);
+        }
+        let late = Tick(0).after(TIMEOUT_V4);
+        assert_eq!(said(fragments.add(late, &piece(Family::V4, 9, &whole, 128, 264, false), 0, 0)), Held);
+        assert_eq!(said(fragments.add(late, &piece(Family::V4, 9, &whole, 0, 128, true), 0, 0)), Complete);
+    }
+
+    #[test]
+    fn the_greatest_datagrams_pass_and_greater_ones_do_not() {
+        let whole = bytes(65_536);
+        let cut = |family, len: usize, header_bytes| {
+            let mut fragments = fragments(1);
+            let mut last = Held;
+            for start in (0..len).step_by(1480) {
+                let end = (start + 1480).min(len);
+                let fragment = Fragment { header_bytes, ..piece(family, 1, &whole, start, end, end < len) };
+                let answer = fragments.add(Tick(0), &fragment, 0, 0);
+                if let Reassembly::Complete { datagram, .. } = &answer {
+                    assert_eq!(datagram.payload, &whole[..len]);
+                }
+                last = said(answer);
+            }
+            last
+        };
+        assert_eq!(cut(Family::V4, 65_515, 20), Complete);
+        assert_eq!(cut(Family::V4, 65_516, 20), Discarded);
+        assert_eq!(cut(Family::V4, 65_515, 24), Discarded);
+        assert_eq!(cut(Family::V6, 65_535, 40), Complete);
+        assert_eq!(cut(Family::V6, 65_535, 48), Discarded);
+        assert_eq!(cut(Family::V6, 65_536, 40), Redundant);
+    }
+
+    #[test]
+    fn the_oldest_datagram_makes_room_and_is_named_once() {
+        let whole = bytes(264);
+        let mut fragments = fragments(3);
+        let mut ids = Vec::new();
+        for id in 0..5 {
+            let family = BOTH[id as usize % 2];
+            match fragments.add(Tick(u64::from(id)), &piece(family, id, &whole, 0, 128, true), 0, 0) {
+                Reassembly::Held(held) => ids.push(held),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((fragments.waiting(), fragments.evicted()), (3, 2));
+        let taken: HashSet<_> = core::iter::from_fn(|| fragments.take_discarded()).collect();
+        assert_eq!(taken, HashSet::from([ids[0], ids[1]]));
+        let last = piece(BOTH[1], 3, &whole, 128, 264, false);
+        assert_eq!(said(fragments.add(Tick(9), &last, 0, 0)), Complete);
+    }
+
+    #[test]
+    fn a_flood_that_is_never_drained_loses_no_name() {
+        let whole = bytes(264);
+        let mut fragments = fragments(8);
+        let mut held = HashSet::new();
+        for id in 0..1000 {
+            if let Reassembly::Held(name) =
+                fragments.add(Tick(0), &piece(Family::V6, id, &whole, 0, 128, true), 0, 0)
+            {
+                assert!(held.insert(name), "a name was given twice while frames are held under it");
+            }
+        }
+        let mut named = 0;
+        while let Some(name) = fragments.take_discarded() {
+            assert!(held.remove(&name));
+            named += 1;
+        }
+        assert!(named > 8);
+        assert_eq!(held.len(), fragments.waiting());
+    }
+
+    #[test]
+    fn more_runs_than_the_list_holds_end_the_datagram() {
+        let whole = bytes(16 * (RUNS_MAX + 1));
+        let mut fragments = fragments(64);
+        for n in 0..=RUNS_MAX {
+            let got =
+                said(fragments.add(Tick(0), &piece(Family::V6, 1, &whole, n * 16, n * 16 + 8, true), 0, 0));
+            assert_eq!(got, if n < RUNS_MAX { Held } else { Discarded }, "run {n}");
+        }
+    }
+
+    proptest! {
+        /// Against a plain model: frames by name, as a driver keeps them.
+        #[test]
+        fn every_held_frame_is_released_or_named_exactly_once(
+            steps in prop::collection::vec(
+                (0u32..6, 0usize..40, 1usize..40, any::<bool>(), any::<bool>(), 0u64..2000, 0u8..8), 1..400),
+            max_datagrams in 1u16..5,
+        ) {
+            let whole = bytes(65_535);
+            let mut fragments = fragments(max_datagrams);
+            let mut model: HashMap<HeldId, usize> = HashMap::new();
+            let mut now = 0;
+            for (id, start, len, more, v6, wait, kind) in steps {
+                now += wait;
+                // Now and then pieces large enough to use up the pages.
+                let scale = if kind == 0 { 800 } else { 8 };
+                let (start, end) = (start * scale, ((start + len) * scale).min(65_535));
+                let family = if v6 { Family::V6 } else { Family::V4 };
+                let fragment = piece(family, id, &whole, start.min(end & !7), end, more);
+                match fragments.add(Tick(now), &fragment, 0, 0) {
+                    Reassembly::Held(name) => *model.entry(name).or_default() += 1,
+                    Reassembly::Complete { held, datagram } => {
+                        prop_assert_eq!(datagram.payload, &whole[..datagram.payload.len()]);
+                        if let Some(name) = held {
+                            prop_assert!(model.remove(&name).is_some());
+                        }
+                    }
+                    Reassembly::Redundant | Reassembly::Discarded | Reassembly::NotHeld => {}
+                }
+                while let Some(name) = fragments.take_discarded() {
+                    prop_assert!(model.remove(&name).is_some());
+                }
+                prop_assert_eq!(fragments.frames(), model.values().sum::<usize>());
+                prop_assert!(fragments.frames() <= fragments.frames_max());
+                prop_assert!(fragments.waiting() <= usize::from(max_datagrams));
+            }
+            while fragments.expire(Tick(u64::MAX / 2), 1) == 1 {}
+            while let Some(name) = fragments.take_discarded() {
+                prop_assert!(model.remove(&name).is_some());
+            }
+            prop_assert!(model.is_empty());
+            prop_assert_eq!(fragments.free_pages.len() * PAGE_BYTES, fragments.pages.len());
+            prop_assert!(fragments.buckets.iter().chain(&fragments.peer_buckets).all(|&at| at == NONE));
+        }
+    }
+}

@@ -1,10 +1,13 @@
 //! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
 //! A full buffer loses events and counts them; it never waits.
 
+mod tuple;
+
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::tick::Tick;
+pub use tuple::tuples;
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

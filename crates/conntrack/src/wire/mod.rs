@@ -12,6 +12,8 @@ mod ipv4;
 mod ipv6;
 mod sctp;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use crate::track::reason::Reason;
