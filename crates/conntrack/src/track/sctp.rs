@@ -320,12 +320,24 @@ fn open(vars: &mut SctpVars, packet: &wire::Sctp<'_>, present: Present) -> Resul
                 vars.vtag[Direction::Reply.index()] = chunk.init_tag().ok_or(Reason::SctpChunks)?;
             }
             Some(Mover::Heartbeat) => vars.vtag[Direction::Original.index()] = packet.vtag,
-            // The answer to an out of the blue packet reflects its tag. RFC 9260 section 8.4
-            Some(_) => vars.vtag[Direction::Reply.index()] = packet.vtag,
+            // The SHUTDOWN_COMPLETE that answers it reflects its tag. RFC 9260 section 8.4
+            Some(Mover::ShutdownAck) => vars.vtag[Direction::Reply.index()] = packet.vtag,
+            Some(_) => {}
         }
     }
     Ok(())
 }
+
+/// The chunks whose presence leaves the packet's tag to the rules of [`check_tag`]. RFC 9260 section 8.5.1
+const TAGGED_BY_CHUNK: [Mover; 7] = [
+    Mover::Init,
+    Mover::ShutdownComplete,
+    Mover::CookieEcho,
+    Mover::Abort,
+    Mover::ShutdownAck,
+    Mover::Heartbeat,
+    Mover::HeartbeatAck,
+];
 
 /// What a chunk with rules of its own makes of the packet's tag.
 enum Tag {
@@ -381,7 +393,7 @@ fn check_tag(
             vars.set_heartbeat_failed(None);
             true
         }
-        Mover::HeartbeatAck if vars.heartbeat_failed() == Some(direction.other()) => {
+        Mover::HeartbeatAck if !present.data && vars.heartbeat_failed() == Some(direction.other()) => {
             vars.set_heartbeat_failed(None);
             vars.vtag[own] = tag;
             vars.vtag[peer] = 0;
@@ -442,16 +454,9 @@ fn walk(
     if ctx.first {
         open(vars, packet, present)?;
         head.state = SctpState::None as u8;
-    } else if !present.any([
-        Mover::Init,
-        Mover::ShutdownComplete,
-        Mover::CookieEcho,
-        Mover::Abort,
-        Mover::ShutdownAck,
-        Mover::Heartbeat,
-        Mover::HeartbeatAck,
-    ]) && packet.vtag != vars.vtag[direction.index()]
-    {
+    }
+    // A first packet is no exception: a lone SHUTDOWN, say, opens only under tag 0, which no association has.
+    if !present.any(TAGGED_BY_CHUNK) && packet.vtag != vars.vtag[direction.index()] {
         return Err(Reason::SctpVtag);
     }
 
