@@ -244,7 +244,7 @@ fn walk(
             _ => {}
         }
         head.state = new as u8;
-        if new == SctpState::Established && old != new {
+        if new == SctpState::Established {
             head.status |= status::ASSURED;
         }
     }

@@ -269,6 +269,19 @@ fn crossing_inits_accept_only_answers_that_agree_with_them() {
 }
 
 #[test]
+fn a_completed_handshake_forgets_its_collision() {
+    Association::default()
+        .counts(Original, 0, &[init(CLIENT)], SctpState::Closed)
+        .ignores(Reply, 0, &[init(SERVER)])
+        .counts(Reply, CLIENT, &[init_ack(SERVER)], SctpState::CookieWait)
+        .counts(Original, SERVER, &[cookie_echo()], SctpState::CookieEchoed)
+        .counts(Reply, CLIENT, &[cookie_ack()], SctpState::Established)
+        .refuses(Reply, CLIENT, &[init_ack(STRANGER)], Reason::SctpVtag)
+        .counts(Original, 0, &[init(CLIENT + 1)], SctpState::Established)
+        .counts(Reply, CLIENT + 1, &[init_ack(STRANGER)], SctpState::Established);
+}
+
+#[test]
 fn a_stale_init_is_not_taken_for_a_collision() {
     // An old copy of the client's INIT arrives after the server's own; then the client really starts anew.
     let mut association = Association::default();
