@@ -206,7 +206,7 @@ impl Wheel {
     #[inline]
     fn push(&mut self, slot: usize, flow: FlowIndex) -> u32 {
         let mut end = self.head_end(slot) + 1;
-        if end % CHUNK == 0 || end == 1 {
+        if end.is_multiple_of(CHUNK) || end == 1 {
             end = self.push_chunk(slot);
         }
         let header = end / CHUNK * CHUNK;
