@@ -210,6 +210,7 @@ fn flows_of_one_hash_fill_two_buckets_and_the_stash_and_no_more() {
     assert_eq!(table.victim(one, Full::Buckets, |_| false), None);
     let victim = table.victim(one, Full::Buckets, |entry| entry.key == key(3)).unwrap();
     assert!(table.remove(one, victim));
+    assert_eq!(table.stash_len, super::STASH - 1, "a slot that becomes free empties the stash");
     assert!(table.insert(one, entry(key(bound), 0)).is_ok());
 }
 
