@@ -153,7 +153,8 @@ impl Wheel {
     }
 
     /// Hands out flows to look at, at most as many as fit `out`, and gives their number. Each one's reference is gone:
-    /// the caller ends the flow or arms it again. Fewer than fit means that nothing more is due at `now`.
+    /// the caller ends the flow or arms it again before it does anything else that looks at the flow's position. Fewer
+    /// than fit means that nothing more is due at `now`.
     ///
     /// Slots that passed since the last call are visited in order, each once; empty ones cost nothing.
     pub fn take_due(&mut self, now: Tick, out: &mut [FlowIndex]) -> usize {
