@@ -246,7 +246,7 @@ impl Tracker {
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
-                let parsed = wire::parse_unheld(fragment, self.core.settings.checksum);
+                let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
                 self.core.on_datagram(now, frame, &parsed, events)
             }
             Reassembly::Complete { held, datagram } => {
@@ -487,12 +487,12 @@ impl Core {
             Step::Ignore => self.counters.ignored += 1,
             Step::Invalid(reason) => {
                 self.flows.settle(now, flow);
-                self.flows.tell(now, flow, before, events);
+                self.flows.keep_for_later(flow, before);
                 return self.invalid(frame, reason);
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
-                self.flows.tell(now, flow, before, &mut Events::none());
+                self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
                 return self.classify(frame, class, Some(direction), lacks_syn(packet));
