@@ -38,6 +38,7 @@ const VARS: &[&str] = &[
     "RTE_LOG_.*",
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_ETH_(NAME_MAX_LEN|XSTATS_NAME_SIZE)",
+    "RING_F_.*",
     "DPDK_.*",
 ];
 /// Size and alignment only: fields by offset, see wrapper.h.
@@ -122,7 +123,9 @@ fn main() {
         shim.flag(flag);
     }
     if let Err(why) = shim.try_compile("dpdk_shim") {
-        stop(&format!("shim.c does not compile ({why}); on Debian or Ubuntu: apt-get install gcc libc6-dev libdpdk-dev"));
+        stop(&format!(
+            "shim.c does not compile ({why}); on Debian or Ubuntu: apt-get install gcc libc6-dev libdpdk-dev"
+        ));
     }
     link();
 }
