@@ -156,14 +156,26 @@ fn a_burst_holds_64_and_frees_what_is_left_in_it() {
     assert_eq!(pool.in_use(), 0);
 }
 
-/// A queue that receives what `send` puts into its loop, lies included.
-fn lying(pool: &Mempool, lie: impl FnOnce(*mut sys::rte_mbuf), size: usize) -> (RxQueue, Burst) {
+/// Writes a field as a broken driver would.
+fn put<T>(mbuf: *mut sys::rte_mbuf, set: unsafe fn(*mut sys::rte_mbuf, T), value: T) {
+    // SAFETY: tests hand in live mbufs of their own.
+    unsafe { set(mbuf, value) }
+}
+
+/// The segment behind this one.
+fn next(mbuf: *mut sys::rte_mbuf) -> *mut sys::rte_mbuf {
+    // SAFETY: as for put.
+    unsafe { field::next(mbuf) }
+}
+
+/// A queue that has received three frames, the middle one with a lie planted in it.
+fn lying(pool: &Mempool, plant: impl FnOnce(*mut sys::rte_mbuf), size: usize) -> (RxQueue, Burst) {
     let (_port, mut queues) = open(&format!("net_ring{}", number()), pool);
     let mut burst = Burst::new();
     for bytes in [frame(40), frame(size), frame(50)] {
         burst.push(pool.copy_of(&bytes).unwrap()).unwrap();
     }
-    lie(burst[1].as_ptr());
+    plant(burst[1].as_ptr());
     assert_eq!(queues.tx[0].send(&mut burst), 3);
     queues.rx[0].receive(&mut burst);
     (queues.rx.remove(0), burst)
@@ -171,46 +183,27 @@ fn lying(pool: &Mempool, lie: impl FnOnce(*mut sys::rte_mbuf), size: usize) -> (
 
 #[test]
 fn lies_of_a_driver_are_dropped_counted_and_freed_once() {
-    // SAFETY (all of them): the mbuf is live and this thread's; what is written is what a broken driver would.
+    use Lie::*;
     type Plant = (&'static str, Lie, usize, fn(*mut sys::rte_mbuf));
+    // A frame of 1200 bytes has three segments.
     let plants: &[Plant] = &[
-        ("data longer than the buffer", Lie::DataBeyondBuffer, 60, |m| unsafe {
-            field::set_data_len(m, 60000)
-        }),
-        ("data starts behind the buffer", Lie::DataBeyondBuffer, 60, |m| unsafe {
-            field::set_data_off(m, 65535)
-        }),
-        ("data ends one byte behind the buffer", Lie::DataBeyondBuffer, 512, |m| unsafe {
-            field::set_data_off(m, 129)
-        }),
-        ("longer than its one segment", Lie::PacketLength, 60, |m| unsafe { field::set_pkt_len(m, 61) }),
-        ("shorter than its one segment", Lie::PacketLength, 60, |m| unsafe { field::set_pkt_len(m, 59) }),
-        ("no segment", Lie::SegmentCount, 60, |m| unsafe { field::set_nb_segs(m, 0) }),
-        ("a second segment that is not there", Lie::SegmentCount, 60, |m| unsafe {
-            field::set_nb_segs(m, 2)
-        }),
-        ("65535 segments", Lie::SegmentCount, 60, |m| unsafe { field::set_nb_segs(m, 65535) }),
-        ("two of three segments", Lie::SegmentCount, 1200, |m| unsafe { field::set_nb_segs(m, 2) }),
-        ("three segments, one byte more", Lie::PacketLength, 1200, |m| unsafe {
-            field::set_pkt_len(m, 1201)
-        }),
-        ("a long middle segment", Lie::DataBeyondBuffer, 1200, |m| unsafe {
-            field::set_data_len(field::next(m), 641)
-        }),
-        ("bites its tail", Lie::SegmentCount, 1200, |m| unsafe {
-            field::set_next(field::next(field::next(m)), m);
-        }),
-        ("bites its middle", Lie::SegmentCount, 1200, |m| unsafe {
-            let middle = field::next(m);
-            field::set_next(field::next(middle), middle);
-        }),
-        ("bites itself", Lie::SegmentCount, 1200, |m| unsafe {
-            let last = field::next(field::next(m));
-            field::set_next(last, last);
-        }),
-        ("bites its tail, with a count that goes round", Lie::SegmentCount, 1200, |m| unsafe {
-            field::set_nb_segs(m, 40);
-            field::set_next(field::next(field::next(m)), m);
+        ("data longer than the buffer", DataBeyondBuffer, 60, |m| put(m, field::set_data_len, 60000)),
+        ("data starts behind the buffer", DataBeyondBuffer, 60, |m| put(m, field::set_data_off, 65535)),
+        ("data ends one byte behind the buffer", DataBeyondBuffer, 512, |m| put(m, field::set_data_off, 129)),
+        ("longer than its one segment", PacketLength, 60, |m| put(m, field::set_pkt_len, 61)),
+        ("shorter than its one segment", PacketLength, 60, |m| put(m, field::set_pkt_len, 59)),
+        ("no segment", SegmentCount, 60, |m| put(m, field::set_nb_segs, 0)),
+        ("a second segment that is not there", SegmentCount, 60, |m| put(m, field::set_nb_segs, 2)),
+        ("65535 segments", SegmentCount, 60, |m| put(m, field::set_nb_segs, 65535)),
+        ("two of three segments", SegmentCount, 1200, |m| put(m, field::set_nb_segs, 2)),
+        ("three segments, one byte more", PacketLength, 1200, |m| put(m, field::set_pkt_len, 1201)),
+        ("a long middle segment", DataBeyondBuffer, 1200, |m| put(next(m), field::set_data_len, 641)),
+        ("bites its tail", SegmentCount, 1200, |m| put(next(next(m)), field::set_next, m)),
+        ("bites its middle", SegmentCount, 1200, |m| put(next(next(m)), field::set_next, next(m))),
+        ("bites itself", SegmentCount, 1200, |m| put(next(next(m)), field::set_next, next(next(m)))),
+        ("bites its tail, with a count that goes round", SegmentCount, 1200, |m| {
+            put(m, field::set_nb_segs, 40);
+            put(next(next(m)), field::set_next, m);
         }),
     ];
     for (name, want, size, plant) in plants {
@@ -235,14 +228,11 @@ fn lies_of_a_driver_are_dropped_counted_and_freed_once() {
 fn a_lie_looked_at_before_the_door_is_clipped() {
     let pool = pool(63);
     let mbuf = pool.copy_of(&frame(60)).unwrap();
-    // SAFETY: the mbuf is live and this thread's.
-    unsafe { field::set_data_len(mbuf.as_ptr(), 65535) };
+    put(mbuf.as_ptr(), field::set_data_len, 65535);
     assert_eq!(mbuf.data().len(), 512, "to the buffer's end");
-    // SAFETY: as above.
-    unsafe { field::set_data_off(mbuf.as_ptr(), 65535) };
+    put(mbuf.as_ptr(), field::set_data_off, 65535);
     assert_eq!(mbuf.data().len(), 0);
-    // SAFETY: as above.
-    unsafe { field::set_nb_segs(mbuf.as_ptr(), 9) };
+    put(mbuf.as_ptr(), field::set_nb_segs, 9);
     assert_eq!(mbuf.copy_to(&mut [0; 100]), 0, "a null next ends the walk");
 }
 
@@ -275,8 +265,8 @@ fn checksum_words_are_the_drivers() {
         (sys::DPDK_MBUF_F_RX_L4_CKSUM_BAD, L4Checksum::Bad),
         (sys::DPDK_MBUF_F_RX_L4_CKSUM_NONE, L4Checksum::None),
     ] {
-        // SAFETY: the mbuf is live and this thread's; the other bits are not the checksum's.
-        unsafe { field::set_ol_flags(mbuf.as_ptr(), flags | 1 << 4) };
+        // Bit 4 is the IP header's.
+        put(mbuf.as_ptr(), field::set_ol_flags, flags | 1 << 4);
         assert_eq!(mbuf.checksum(), want);
     }
 }
