@@ -202,6 +202,11 @@ impl Host {
         Some(value.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
+    /// Bytes that can be taken without pushing anything out; `None` where the kernel does not say.
+    pub fn available_bytes(&self) -> Option<u64> {
+        self.meminfo("MemAvailable")
+    }
+
     fn has_capability(&self, capability: u32) -> bool {
         self.field("/proc/self/status", "CapEff")
             .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
@@ -271,7 +276,7 @@ fn memory(host: &Host, needs: &Needs, report: &mut Report) {
         );
     }
 
-    let Some(available) = host.meminfo("MemAvailable") else { return };
+    let Some(available) = host.available_bytes() else { return };
     if plain_bytes > available {
         report.fail(
             "memory",
@@ -290,25 +295,28 @@ fn cpus(host: &Host, needs: &Needs, report: &mut Report) {
     let what = "cpus";
     let online = host.text("/sys/devices/system/cpu/online").and_then(|text| cpu_list(&text));
     let allowed = host.field("/proc/self/status", "Cpus_allowed_list").and_then(|text| cpu_list(&text));
-    let wanted = || needs.worker_cpus.iter().chain(&needs.control_cpus);
-    if let (Some(online), Some(cpu)) =
-        (&online, wanted().find(|cpu| online.as_ref().is_some_and(|on| !on.contains(cpu))))
+    let outside = |known: &[usize]| {
+        needs.worker_cpus.iter().chain(&needs.control_cpus).copied().find(|cpu| !known.contains(cpu))
+    };
+    if let Some(online) = online
+        && let Some(cpu) = outside(&online)
     {
+        let online = list(&online);
         report.fail(
             what,
-            format!("CPU {cpu} is not online, {} are: choose among those `lscpu -e` shows", list(online)),
+            format!("CPU {cpu} is not online, {online} are: choose among those `lscpu -e` shows"),
         );
         return;
     }
-    if let (Some(allowed), Some(cpu)) =
-        (&allowed, wanted().find(|cpu| allowed.as_ref().is_some_and(|all| !all.contains(cpu))))
+    if let Some(allowed) = allowed
+        && let Some(cpu) = outside(&allowed)
     {
         report.fail(
             what,
             format!(
                 "CPU {cpu} is not among those that this process may use ({}): choose one of them, or widen `taskset` \
                  or the unit's `CPUAffinity=`",
-                list(allowed)
+                list(&allowed)
             ),
         );
         return;
@@ -623,4 +631,235 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A machine made of files: 4 CPUs, 512 hugepages, root.
+    struct Machine {
+        folder: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let machine = Self { folder: tempfile::tempdir().unwrap() };
+            machine
+                .file(&format!("{PAGES_2M}/nr_hugepages"), "512")
+                .file(&format!("{PAGES_2M}/free_hugepages"), "512")
+                .file(&format!("{PAGES_2M}/resv_hugepages"), "0")
+                .file("/proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable:    4096000 kB\n")
+                .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-3\n")
+                .file("/sys/devices/system/cpu/online", "0-3\n")
+                .file("/sys/class/net/lo/flags", "0x9")
+        }
+
+        fn file(self, path: &str, text: &str) -> Self {
+            let path = self.folder.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        fn link(self, path: &str, target: &str) -> Self {
+            let path = self.folder.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(self.folder.path().join(target.trim_start_matches('/')), path).unwrap();
+            self
+        }
+
+        fn nic(self, address: &str, driver: Option<&str>, group: Option<&str>) -> Self {
+            let folder = format!("/sys/bus/pci/devices/{address}");
+            let mut machine = self.file(&format!("{folder}/class"), "0x020000\n");
+            if let Some(driver) = driver {
+                machine =
+                    machine.link(&format!("{folder}/driver"), &format!("/sys/bus/pci/drivers/{driver}"));
+            }
+            if let Some(group) = group {
+                let kernel = format!("/sys/kernel/iommu_groups/{group}");
+                machine = machine
+                    .file(&format!("{kernel}/devices/{address}"), "")
+                    .link(&format!("{folder}/iommu_group"), &kernel);
+            }
+            machine
+        }
+
+        fn check(&self, needs: &Needs) -> Vec<Finding> {
+            check(&Host::at(self.folder.path()), needs)
+        }
+
+        /// The gravest finding for a machine with this one device.
+        fn device(&self, device: &str) -> (Status, String) {
+            let devices = vec![("lan".to_owned(), device.parse().unwrap())];
+            let findings = self.check(&Needs { hugepages: true, dpdk_mib: 64, devices, ..Needs::default() });
+            let finding = findings.into_iter().filter(|f| f.what == "lan").max_by_key(|f| f.status).unwrap();
+            (finding.status, finding.sentence)
+        }
+    }
+
+    #[track_caller]
+    fn expect(got: (Status, String), status: Status, words: &str) {
+        assert!(
+            got.0 == status && got.1.contains(words),
+            "want {status} with `{words}`, got {}: {}",
+            got.0,
+            got.1
+        );
+    }
+
+    fn find(findings: &[Finding], what: &str) -> (Status, String) {
+        let finding = findings.iter().find(|finding| finding.what == what);
+        let finding = finding.unwrap_or_else(|| panic!("nothing said of {what}: {findings:?}"));
+        (finding.status, finding.sentence.clone())
+    }
+
+    #[test]
+    fn hugepages_are_counted_against_the_need() {
+        let needs = Needs { hugepages: true, dpdk_mib: 100, table_bytes: 300 << 20, ..Needs::default() };
+        let machine = Machine::new();
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Ok, "512 free of 512 (need 200)");
+        let machine = machine.file(&format!("{PAGES_2M}/free_hugepages"), "60");
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Warn, "echo 652 > /sys/kernel");
+        let machine = machine.file(&format!("{PAGES_2M}/resv_hugepages"), "11");
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Fail, "49 free of 512 (need 200)");
+        let off = Needs { hugepages: false, ..needs };
+        expect(find(&machine.check(&off), "hugepages 2 MB"), Status::Warn, "switched off");
+        expect(find(&machine.check(&off), "memory"), Status::Ok, "need 400 MiB");
+        let much = Needs { table_bytes: 5 << 30, ..off };
+        expect(find(&machine.check(&much), "memory"), Status::Fail, "lower `table.max_entries`");
+    }
+
+    #[test]
+    fn a_kernel_without_hugepages_is_told() {
+        let machine = Machine::new();
+        fs::remove_dir_all(machine.folder.path().join("sys/kernel/mm")).unwrap();
+        let findings = machine.check(&Needs { hugepages: true, ..Needs::default() });
+        expect(find(&findings, "hugepages 2 MB"), Status::Fail, "this kernel has none");
+        assert_eq!(worst(&findings), Status::Fail);
+    }
+
+    #[test]
+    fn cpus_outside_the_mask_or_shared_are_found() {
+        let machine = Machine::new().file("/sys/devices/system/cpu/online", "0-7");
+        let cpus = |workers: &[usize], control: &[usize]| {
+            let needs = Needs {
+                worker_cpus: workers.to_vec(),
+                control_cpus: control.to_vec(),
+                hugepages: true,
+                ..Needs::default()
+            };
+            find(&machine.check(&needs), "cpus")
+        };
+        expect(cpus(&[1, 2], &[0]), Status::Ok, "workers on 1,2, control on 0");
+        expect(
+            cpus(&[1, 5], &[0]),
+            Status::Fail,
+            "CPU 5 is not among those that this process may use (0,1,2,3)",
+        );
+        expect(cpus(&[9], &[0]), Status::Fail, "CPU 9 is not online");
+        expect(cpus(&[1, 1], &[0]), Status::Fail, "CPU 1 has two workers");
+        expect(cpus(&[1, 0], &[0]), Status::Warn, "CPU 0 has a worker and the control thread");
+    }
+
+    #[test]
+    fn a_pci_device_must_exist_and_be_a_network_device() {
+        let machine = Machine::new()
+            .nic("0000:03:00.0", Some("vfio-pci"), None)
+            .file("/sys/bus/pci/devices/0000:00:1f.0/class", "0x060100");
+        expect(machine.device("0000:04:00.0"), Status::Fail, "network devices here: 0000:03:00.0");
+        expect(machine.device("0000:00:1f.0"), Status::Fail, "is no network device");
+    }
+
+    #[test]
+    fn a_port_still_bound_to_the_kernel_gives_the_bind_command() {
+        let machine = Machine::new()
+            .nic("0000:03:00.0", Some("ixgbe"), Some("7"))
+            .file("/sys/bus/pci/devices/0000:03:00.0/net/eth2/flags", "0x1003")
+            .nic("0000:04:00.0", None, Some("8"))
+            .nic("0000:05:00.0", Some("mlx5_core"), None);
+        expect(
+            machine.device("03:00.0"),
+            Status::Fail,
+            "`modprobe vfio-pci && ip link set eth2 down && dpdk-devbind.py --bind=vfio-pci 0000:03:00.0`",
+        );
+        expect(machine.device("04:00.0"), Status::Fail, "bound to no driver");
+        expect(machine.device("05:00.0"), Status::Ok, "shared with the kernel's mlx5_core");
+    }
+
+    #[test]
+    fn vfio_wants_an_iommu_a_whole_group_and_its_node() {
+        let none = Machine::new().nic("0000:03:00.0", Some("vfio-pci"), None);
+        expect(none.device("03:00.0"), Status::Fail, "no IOMMU is active");
+        let none = none.file("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n");
+        expect(none.device("03:00.0"), Status::Fail, "echo Y >");
+        let none = none.file("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+        expect(none.device("03:00.0"), Status::Warn, "without an IOMMU");
+
+        let machine = Machine::new().nic("0000:03:00.0", Some("vfio-pci"), Some("7"));
+        expect(machine.device("03:00.0"), Status::Fail, "/dev/vfio/7 cannot be opened");
+        let machine = machine.file("/dev/vfio/7", "");
+        expect(machine.device("03:00.0"), Status::Ok, "bound to vfio-pci (IOMMU group 7)");
+        let machine = machine.nic("0000:03:00.1", Some("ixgbe"), Some("7"));
+        expect(machine.device("03:00.0"), Status::Fail, "shares IOMMU group 7 with 0000:03:00.1");
+    }
+
+    #[test]
+    fn uio_is_unsafe_and_needs_root() {
+        let machine = Machine::new().nic("0000:03:00.0", Some("uio_pci_generic"), None);
+        expect(machine.device("03:00.0"), Status::Warn, "does not keep it from any memory");
+        let machine = machine.file("/proc/self/status", "CapEff:\t0\nCpus_allowed_list:\t0-3\n");
+        expect(machine.device("03:00.0"), Status::Fail, "needs root");
+    }
+
+    #[test]
+    fn virtual_devices_are_known_and_find_their_interfaces() {
+        let machine = Machine::new()
+            .file("/sys/class/net/veth0/flags", "0x1003")
+            .file("/sys/class/net/veth1/flags", "0x1002")
+            .file("/dev/net/tun", "");
+        expect(machine.device("net_null0"), Status::Ok, "net_null0");
+        expect(machine.device("net_tapp0"), Status::Fail, "did you mean net_tap0?");
+        expect(machine.device("net_af_packet0,iface=veth0"), Status::Ok, "veth0");
+        expect(machine.device("net_af_packet0,iface=veth1"), Status::Fail, "`ip link set veth1 up`");
+        expect(machine.device("net_af_packet0,iface=eth9"), Status::Fail, "there are: lo, veth0, veth1");
+        expect(machine.device("net_af_packet0"), Status::Fail, "write net_af_packet0,iface=eth1");
+        expect(machine.device("net_tap0,iface=ct0"), Status::Ok, "ct0");
+        expect(machine.device("net_tap0,iface=veth0"), Status::Fail, "exists already");
+        expect(machine.device("net_tap0,iface=abcdefghijklmnop"), Status::Fail, "at most 15 letters");
+        expect(machine.device("net_pcap0,rx_pcap=/none.pcap"), Status::Fail, "/none.pcap cannot be read");
+        expect(machine.device("net_pcap0,tx_pcap=/no/folder/x.pcap"), Status::Fail, "mkdir -p /no/folder");
+    }
+
+    #[test]
+    fn without_root_the_missing_capability_is_named() {
+        let machine = Machine::new()
+            .file("/proc/self/status", "CapEff:\t0000000000002000\nCpus_allowed_list:\t0-3\n")
+            .file("/sys/class/net/veth0/flags", "0x1003")
+            .file("/dev/net/tun", "");
+        expect(machine.device("net_tap0"), Status::Fail, "AmbientCapabilities=CAP_NET_ADMIN`");
+        expect(
+            machine.device("net_af_packet0,iface=veth0"),
+            Status::Fail,
+            "net_af_packet needs CAP_NET_ADMIN:",
+        );
+        expect(machine.device("net_ring0"), Status::Ok, "net_ring0");
+    }
+
+    #[test]
+    fn one_device_cannot_be_two_ports() {
+        let device: Device = "net_ring0".parse().unwrap();
+        let devices = vec![("lan".to_owned(), device.clone()), ("wan".to_owned(), device)];
+        let findings = Machine::new().check(&Needs { hugepages: true, devices, ..Needs::default() });
+        expect(find(&findings, "wan"), Status::Fail, "is the device of port `lan` already");
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let needs = Needs { hugepages: true, dpdk_mib: 2, control_cpus: vec![0], ..Needs::default() };
+        let findings = check(&Host::here(), &needs);
+        assert!(findings.iter().any(|finding| finding.what == "memory"), "{findings:?}");
+    }
 }
