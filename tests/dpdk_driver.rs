@@ -47,9 +47,9 @@ fn spec(name: &str, device: &str, role: Role, mirror: bool) -> PortSpec {
 fn frames_pass_from_port_to_port_as_they_came() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.pcap"), folder.path().join("out.pcap"));
-    // The jumbo frame needs five buffers of a port whose MTU is 1500.
+    // The long ones need five buffers of a port whose MTU is 1500. net_pcap writes at most 9,728 bytes.
     let frames: Vec<Vec<u8>> =
-        [60, 1514, 9014, 42, 65_000].iter().map(|n| (0..*n).map(|i| (i % 251) as u8).collect()).collect();
+        [60, 1514, 9014, 42, 9_700].iter().map(|n| (0..*n).map(|i| (i % 251) as u8).collect()).collect();
     write_pcap(&input, &frames);
 
     let specs = [
@@ -71,7 +71,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
     assert_eq!(lan.receive(&mut burst), 5);
     let views = lan.frames(&burst, &mut scratch);
     for (view, want) in views.iter().zip(&frames) {
-        assert_eq!(view.bytes, want);
+        assert!(view.bytes == want, "{} bytes came, {} were sent", view.bytes.len(), want.len());
         assert_eq!((view.role, view.zone, view.checksum), (Role::Inside, 7, wire::Checksum::Unknown));
     }
     drop(views);
@@ -91,7 +91,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
     let written = read_pcap(&output);
     assert_eq!(written.len(), 5);
     for (at, (got, want)) in written.iter().zip(&frames).enumerate() {
-        assert_eq!(got, want, "frame {at}");
+        assert!(got == want, "frame {at}: {} bytes came, {} were sent", got.len(), want.len());
     }
     drop(eal);
 }
