@@ -12,6 +12,7 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
+use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};
@@ -23,7 +24,6 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::fragment::{Fragments, Reassembly};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
 use flows::{Flows, Refused};
 use sweep::Sweep;
@@ -181,14 +181,7 @@ impl Tracker {
             .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, Cpu::detect());
         Ok(Self {
-            core: Core {
-                settings,
-                policy,
-                on_full,
-                flows,
-                hasher,
-                counters: Counters::default(),
-            },
+            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
         })
@@ -208,7 +201,8 @@ impl Tracker {
     }
 
     fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
-        let mut burst = [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
+        let mut burst =
+            [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
         for (frame, work) in frames.iter().zip(&mut burst) {
             *work = self.core.read(frame);
         }
@@ -403,7 +397,13 @@ impl Core {
     }
 
     /// Stage 3 of a datagram that was put together, or that never will be.
-    fn on_datagram(&mut self, now: Tick, frame: &Frame<'_>, parsed: &Parsed<'_>, events: &mut Events) -> Outcome {
+    fn on_datagram(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        parsed: &Parsed<'_>,
+        events: &mut Events,
+    ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
@@ -567,7 +567,13 @@ impl Core {
 
     /// Puts a flow in, making room as the operator wants it.
     #[inline(always)]
-    fn make(&mut self, now: Tick, hash: u64, entry: Entry, events: &mut Events) -> Result<FlowIndex, Refused> {
+    fn make(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        entry: Entry,
+        events: &mut Events,
+    ) -> Result<FlowIndex, Refused> {
         let full = match self.flows.make(now, hash, entry) {
             Ok(flow) => return Ok(flow),
             Err(full) => full,
