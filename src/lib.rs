@@ -1,1 +1,6 @@
 //! The appliance: the same parts for the program, tests and benches.
+
+pub mod bus;
+pub mod control;
+pub mod telemetry;
+pub mod worker;

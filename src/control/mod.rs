@@ -1,0 +1,3 @@
+//! The control side: answers the command line and Prometheus. Never sees a packet.
+
+pub mod schema;
