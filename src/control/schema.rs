@@ -234,13 +234,13 @@ pub struct TimeoutRow {
     pub explain: String,
 }
 
-/// The body of `PUT /v1/timeouts`. The name is one of [`TimeoutKey::name`]; reading durations and the kernel's names
-/// is the command line's work.
+/// The body of `PUT /v1/timeouts`: a name and a value as the configuration file takes them, the kernel's names and
+/// durations such as `5d` included. The answer is the [`TimeoutRow`] as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetTimeout {
     pub name: String,
-    pub seconds: u32,
+    pub value: String,
 }
 
 /// The answer of `POST /v1/flush`.
