@@ -170,6 +170,8 @@ pub struct StateEntries {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStats {
     pub worker: u32,
+    /// False when the worker did not answer; then the numbers are its last known ones.
+    pub responding: bool,
     /// Flows now in this worker's table.
     pub entries: u64,
     pub rx_packets: u64,
@@ -183,6 +185,8 @@ pub struct WorkerStats {
     /// Bursts by what they found.
     pub polls_empty: u64,
     pub polls_packets: u64,
+    /// Bursts by size: up to 1, 2, 4, 8, 16, 32 and 64 frames.
+    pub bursts: Vec<u64>,
     pub busy_seconds: f64,
     pub idle_seconds: f64,
     /// By connection state: `new`, `established`, ...
@@ -203,6 +207,8 @@ pub struct WorkerStats {
     pub full_untracked: u64,
     pub fragments_held: u64,
     pub fragments_dropped: u64,
+    /// Fragments held now.
+    pub held_frames: u64,
     /// Fragments freed because the store of held frames was full.
     pub held_full: u64,
     pub icmp_error: u64,
