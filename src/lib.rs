@@ -1,1 +1,3 @@
 //! The appliance: the same parts for the program, tests and benches.
+
+pub mod config;

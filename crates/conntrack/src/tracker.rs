@@ -152,7 +152,13 @@ impl Tracker {
     }
 
     /// Tracks `frames` (at most [`BURST`]) in order and writes one outcome for each.
-    pub fn on_burst(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
+    pub fn on_burst(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+    ) {
         let _ = (now, frames, outcomes, events);
         unimplemented!()
     }
