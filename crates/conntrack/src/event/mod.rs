@@ -4,7 +4,11 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use crate::table::entry::status;
 use crate::tick::Tick;
+use crate::track::sctp::SctpState;
+use crate::track::tcp::TcpState;
+use crate::wire::proto;
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,19 +63,11 @@ pub enum ProtoView {
     /// Window scale and flags as (original, reply). Flag bits as in ctnetlink: 1 window scale, 2 SACK permitted,
     /// 4 sent FIN first, 8 liberal, 16 data unacknowledged, 32 highest ack known, 64 challenge ack expected,
     /// 128 simultaneous open.
-    Tcp {
-        wscale: [u8; 2],
-        flags: [u8; 2],
-    },
+    Tcp { wscale: [u8; 2], flags: [u8; 2] },
     /// Verification tags as (original, reply), in network order as ctnetlink gives them.
-    Sctp {
-        vtag: [u32; 2],
-    },
+    Sctp { vtag: [u32; 2] },
     /// Timeouts copied at creation, in seconds.
-    Gre {
-        timeout_secs: u32,
-        stream_timeout_secs: u32,
-    },
+    Gre { timeout_secs: u32, stream_timeout_secs: u32 },
 }
 
 /// What happened to a flow.
@@ -133,6 +129,11 @@ impl Events {
         Self { buffer: Vec::with_capacity(capacity), enabled: true, lost: 0 }
     }
 
+    /// A buffer that nobody listens to.
+    pub const fn none() -> Self {
+        Self { buffer: Vec::new(), enabled: false, lost: 0 }
+    }
+
     /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
@@ -171,8 +172,21 @@ impl Events {
 
 impl FlowView {
     /// The state as `conntrack` prints it (TCP and SCTP), with `LISTEN` for SYN_SENT2 in the classic profile.
-    pub fn state_name(&self, classic: bool) -> Option<&'static str> {
-        let _ = classic;
-        unimplemented!()
+    pub const fn state_name(&self, classic: bool) -> Option<&'static str> {
+        match self.proto {
+            proto::TCP => Some(TcpState::from_number(self.state).name(classic)),
+            proto::SCTP => Some(SctpState::from_number(self.state).name()),
+            _ => None,
+        }
+    }
+
+    /// An answer was seen: the absence of `[UNREPLIED]`.
+    pub const fn is_replied(&self) -> bool {
+        self.status & status::SEEN_REPLY != 0
+    }
+
+    /// `[ASSURED]`: a full table does not drop it.
+    pub const fn is_assured(&self) -> bool {
+        self.status & status::ASSURED != 0
     }
 }

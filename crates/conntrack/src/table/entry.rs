@@ -47,6 +47,9 @@ pub mod status {
     pub const ORIGINAL_HI: u16 = 4;
     /// The slot holds a live flow.
     pub const LIVE: u16 = 8;
+    /// Set by a step whose change of state must be told although the stored state is what it was; the tracker
+    /// clears it.
+    pub const STATE_CHANGED: u16 = 16;
 }
 
 /// 52 bytes that the flow's protocol interprets. All-zero is every protocol's start, and every bit pattern is a

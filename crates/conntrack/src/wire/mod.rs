@@ -76,29 +76,14 @@ pub struct Packet<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum L4<'a> {
     Tcp(Segment<'a>),
-    Udp {
-        sport: u16,
-        dport: u16,
-    },
-    UdpLite {
-        sport: u16,
-        dport: u16,
-    },
+    Udp { sport: u16, dport: u16 },
+    UdpLite { sport: u16, dport: u16 },
     /// An ICMP or ICMPv6 query or answer of a type that has a pair.
-    IcmpQuery {
-        icmp_type: u8,
-        code: u8,
-        id: u16,
-    },
+    IcmpQuery { icmp_type: u8, code: u8, id: u16 },
     /// An ICMP or ICMPv6 error; `inner` is the quoted packet's start.
-    IcmpError {
-        inner: Quoted,
-    },
+    IcmpError { inner: Quoted },
     Sctp(Sctp<'a>),
-    Gre {
-        version: u8,
-        call_id: u16,
-    },
+    Gre { version: u8, call_id: u16 },
     Generic,
 }
 
