@@ -1,6 +1,7 @@
 //! The appliance: the same parts for the program, tests and benches.
 
 pub mod bus;
+pub mod config;
 pub mod control;
 pub mod telemetry;
 pub mod worker;

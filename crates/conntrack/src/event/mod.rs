@@ -4,7 +4,11 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use crate::table::entry::status;
 use crate::tick::Tick;
+use crate::track::sctp::SctpState;
+use crate::track::tcp::TcpState;
+use crate::wire::proto;
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +129,11 @@ impl Events {
         Self { buffer: Vec::with_capacity(capacity), enabled: true, lost: 0 }
     }
 
+    /// A buffer that nobody listens to.
+    pub const fn none() -> Self {
+        Self { buffer: Vec::new(), enabled: false, lost: 0 }
+    }
+
     /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
@@ -163,8 +172,21 @@ impl Events {
 
 impl FlowView {
     /// The state as `conntrack` prints it (TCP and SCTP), with `LISTEN` for SYN_SENT2 in the classic profile.
-    pub fn state_name(&self, classic: bool) -> Option<&'static str> {
-        let _ = classic;
-        unimplemented!()
+    pub const fn state_name(&self, classic: bool) -> Option<&'static str> {
+        match self.proto {
+            proto::TCP => Some(TcpState::from_number(self.state).name(classic)),
+            proto::SCTP => Some(SctpState::from_number(self.state).name()),
+            _ => None,
+        }
+    }
+
+    /// An answer was seen: the absence of `[UNREPLIED]`.
+    pub const fn is_replied(&self) -> bool {
+        self.status & status::SEEN_REPLY != 0
+    }
+
+    /// `[ASSURED]`: a full table does not drop it.
+    pub const fn is_assured(&self) -> bool {
+        self.status & status::ASSURED != 0
     }
 }
