@@ -63,11 +63,19 @@ pub enum ProtoView {
     /// Window scale and flags as (original, reply). Flag bits as in ctnetlink: 1 window scale, 2 SACK permitted,
     /// 4 sent FIN first, 8 liberal, 16 data unacknowledged, 32 highest ack known, 64 challenge ack expected,
     /// 128 simultaneous open.
-    Tcp { wscale: [u8; 2], flags: [u8; 2] },
+    Tcp {
+        wscale: [u8; 2],
+        flags: [u8; 2],
+    },
     /// Verification tags as (original, reply), in network order as ctnetlink gives them.
-    Sctp { vtag: [u32; 2] },
+    Sctp {
+        vtag: [u32; 2],
+    },
     /// Timeouts copied at creation, in seconds.
-    Gre { timeout_secs: u32, stream_timeout_secs: u32 },
+    Gre {
+        timeout_secs: u32,
+        stream_timeout_secs: u32,
+    },
 }
 
 /// What happened to a flow.

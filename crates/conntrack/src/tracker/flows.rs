@@ -100,7 +100,7 @@ impl Flows {
     pub(super) fn arm(&mut self, now: Tick, flow: FlowIndex) {
         let entry = self.table.entry_mut(flow);
         let left = until(entry.head.deadline, now.low()).max(0);
-        let armed = self.wheel.arm(Tick(now.0 + left as u64), flow);
+        let armed = self.wheel.arm(now, Tick(now.0 + left as u64), flow);
         entry.armed = armed.at;
         entry.wheel_pos = armed.pos;
     }

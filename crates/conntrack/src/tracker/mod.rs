@@ -288,8 +288,9 @@ impl Tracker {
             done.visited += self.core.sweep(now, left, &mut self.sweep);
         }
         self.core.counters.datagrams_discarded += u64::from(self.fragments.on_tick(now));
-        done.lag = self.core.flows.wheel.lag(now);
-        done.more = self.sweep.is_running() || done.lag > Ticks(0);
+        let late = self.core.flows.wheel.lag(now);
+        done.more = self.sweep.is_running() || late.is_some();
+        done.lag = late.unwrap_or_default();
         done
     }
 

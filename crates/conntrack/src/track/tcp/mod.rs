@@ -30,7 +30,7 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
     let index = Index::of(segment.flags);
     let old = TcpState::from_number(head.state);
     let flagless_pickup = tcp.pickup == Pickup::Any && old == TcpState::None && segment.is_flagless();
-    if !segment.has_legal_flags() && !flagless_pickup {
+    if !segment.legal_flags() && !flagless_pickup {
         return Step::Invalid(Reason::TcpFlags);
     }
     if ctx.first && !open(vars, segment, index, tcp.pickup) {
@@ -315,23 +315,6 @@ impl Segment<'_> {
     fn is_flagless(&self) -> bool {
         use tcp_flags::{ACK, FIN, RST, SYN, URG};
         self.flags & (SYN | FIN | RST | ACK | URG) == 0
-    }
-
-    /// The flags occur together in real segments: SYN, SYN+URG, SYN+ACK, RST, RST+ACK, FIN+ACK, ACK, and the last
-    /// two with URG; PSH, ECE and CWR anywhere.
-    #[inline(always)]
-    pub fn has_legal_flags(&self) -> bool {
-        use tcp_flags::{ACK, FIN, RST, SYN, URG};
-        const LEGAL: u64 = 1 << SYN
-            | 1 << (SYN | URG)
-            | 1 << (SYN | ACK)
-            | 1 << RST
-            | 1 << (RST | ACK)
-            | 1 << (FIN | ACK)
-            | 1 << (FIN | ACK | URG)
-            | 1 << ACK
-            | 1 << (ACK | URG);
-        LEGAL >> (self.flags & (SYN | FIN | RST | ACK | URG)) & 1 != 0
     }
 }
 
