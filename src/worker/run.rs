@@ -184,6 +184,7 @@ impl Worker {
 
     fn serve(&mut self, now: Tick) -> bool {
         self.work.held_frames = u64::from(self.held.len());
+        self.work.rx_broken = self.inputs.iter().map(|input| input.rx.lies().total()).sum();
         let desk = Desk {
             now,
             tracker: &mut self.tracker,
@@ -211,16 +212,13 @@ impl Worker {
         if let Some(bursts) = self.work.bursts.get_mut(size) {
             *bursts += 1;
         }
-        let (work, mut bytes) = (&mut self.work, 0);
-        self.burst.retain(|frame| {
-            bytes += frame.len() as u64;
-            // The parser wants a frame's bytes in one piece, and ports are set up so that they are; what a driver
-            // chains or lies about is not worth the copy.
-            let whole = frame.check().is_ok() && frame.segments() == 1;
-            work.rx_scattered += u64::from(!whole);
-            whole
-        });
-        self.work.rx_bytes += bytes;
+        self.work.rx_bytes += self.burst.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        // The parser wants a frame's bytes in one piece, and ports are set up so that they are; what a driver chains
+        // nevertheless is not worth the copy.
+        if self.burst.iter().any(|frame| frame.segments() != 1) {
+            self.burst.retain(|frame| frame.segments() == 1);
+            self.work.rx_scattered += (came - self.burst.len()) as u64;
+        }
         !self.burst.is_empty()
     }
 
