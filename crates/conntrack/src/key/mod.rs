@@ -73,9 +73,11 @@ impl Direction {
 }
 
 impl FlowKey {
-    /// Both endpoints are the same, as with a packet sent to oneself: its tuple equals its reply's tuple.
+    /// Both endpoints are the same, as with a packet sent to oneself: its tuple equals its reply's tuple. An ICMP
+    /// query's never does, because the answer has another type.
+    #[inline]
     pub fn is_mirror(&self) -> bool {
-        self.lo == self.hi && self.lo_id == self.hi_id
+        self.lo == self.hi && self.lo_id == self.hi_id && !matches!(self.proto, proto::ICMP | proto::ICMPV6)
     }
 }
 

@@ -209,11 +209,12 @@ impl Dialogue {
         self
     }
 
-    /// The wheel turns every 100 ms meanwhile.
+    /// The wheel turns meanwhile, ever more often towards the end.
     pub(super) fn wait(mut self, span: Ticks) -> Self {
         let end = self.now.after(span);
         while self.now < end {
-            self.now = self.now.after(Ticks(25)).min(end);
+            let left = (end.0 - self.now.0) as u32;
+            self.now = self.now.after(Ticks(left.div_ceil(16)));
             while self.tracker.on_tick(self.now, ExpireBudget { flows: 64 }, &mut self.events).more {}
         }
         self
