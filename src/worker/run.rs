@@ -244,12 +244,8 @@ impl Worker {
 
     /// Frames to where their verdicts send them.
     fn deal(&mut self, port: usize) {
-        let mut way = Way {
-            inputs: &self.inputs,
-            outs: &mut self.outs,
-            dead: &mut self.dead,
-            work: &mut self.work,
-        };
+        let mut way =
+            Way { inputs: &self.inputs, outs: &mut self.outs, dead: &mut self.dead, work: &mut self.work };
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
             let forward = match outcome.verdict {
                 Verdict::Hold(id) => {
