@@ -3,5 +3,7 @@
 pub mod bus;
 pub mod config;
 pub mod control;
+pub mod driver;
+pub mod memory;
 pub mod telemetry;
 pub mod worker;

@@ -179,13 +179,10 @@ pub struct WorkerStats {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
-    pub tx_bytes: u64,
     /// Frames freed because the leaving port's queue was full.
     pub tx_full: u64,
-    /// Frames freed because their bytes do not lie in one piece.
-    pub rx_scattered: u64,
-    /// Frames freed because the driver's description of them contradicts itself.
-    pub rx_broken: u64,
+    /// Frames freed as they came in: too long, or described by the driver in a way that contradicts itself.
+    pub rx_refused: u64,
     /// Bursts by what they found.
     pub polls_empty: u64,
     pub polls_packets: u64,

@@ -243,14 +243,9 @@ fn workers(page: &mut Page, stats: &Stats) {
         one(|w| w.tx_full as f64),
     );
     page.counter(
-        "conntrack_scattered_packets_total",
-        "Frames lost because their bytes did not lie in one piece.",
-        one(|w| w.rx_scattered as f64),
-    );
-    page.counter(
-        "conntrack_broken_packets_total",
-        "Frames lost because the driver's description of them contradicts itself.",
-        one(|w| w.rx_broken as f64),
+        "conntrack_refused_packets_total",
+        "Frames lost as they came in: too long, or described by the driver in a way that contradicts itself.",
+        one(|w| w.rx_refused as f64),
     );
     let two = |label: &'static str, values: [(&'static str, fn(&WorkerStats) -> u64); 2]| {
         each().flat_map(move |(name, w)| {
