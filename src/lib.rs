@@ -1,5 +1,6 @@
 //! The appliance: the same parts for the program, tests and benches.
 
+pub mod app;
 pub mod bus;
 pub mod config;
 pub mod control;

@@ -28,6 +28,15 @@ pub fn init(level: LevelFilter) {
         .try_init();
 }
 
+/// DPDK's own messages, as they come from any thread that calls it. Its information is for whoever develops drivers.
+pub fn from_dpdk(level: dpdk::log::Level, message: &str) {
+    match level {
+        dpdk::log::Level::Error => tracing::error!("DPDK: {message}"),
+        dpdk::log::Level::Warn => tracing::warn!("DPDK: {message}"),
+        dpdk::log::Level::Info | dpdk::log::Level::Debug => tracing::debug!("DPDK: {message}"),
+    }
+}
+
 /// Which of the marks a table's share has passed, and which of them were told.
 #[derive(Debug, Default)]
 struct Occupancy {

@@ -17,9 +17,14 @@ use crate::bus::WorkerEnd;
 use crate::bus::report::WorkCounters;
 use crate::driver::dpdk::{Egress, Ingress, QueuePair, Scratch};
 
-/// Fragments held per datagram in reassembly, on average. A datagram of 64 KB over an MTU of 1500 has 45; a store
-/// that counts on a third of that is full only when most datagrams are attacks.
-const HELD_PER_DATAGRAM: u32 = 16;
+/// Fragments held per datagram in reassembly, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB
+/// has three. When most datagrams are longer the store fills, which is counted.
+const HELD_PER_DATAGRAM: u32 = 4;
+
+/// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
+pub const fn held_frames(max_datagrams: u16) -> u32 {
+    max_datagrams as u32 * HELD_PER_DATAGRAM
+}
 
 /// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
 const EVENTS_PER_FRAME: usize = 3;
@@ -122,7 +127,7 @@ impl Worker {
             scratch: Scratch::new(),
             dead: Burst::new(),
             outcomes: [NO_OUTCOME; BURST],
-            held: Held::with_capacity(u32::from(max_datagrams) * HELD_PER_DATAGRAM, datagrams),
+            held: Held::with_capacity(held_frames(max_datagrams), datagrams),
             tracker,
             events,
             budget,
