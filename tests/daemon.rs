@@ -137,12 +137,13 @@ fn operators_ask_and_change_over_the_socket() {
     let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "tcp.established").unwrap();
     assert_eq!(row["seconds"], 30);
 
+    let long = format!("\"{}\"", "x".repeat(100_000));
     for (method, path, body, status) in [
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.nonsense","value":"1h"}"#, 400),
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"soon"}"#, 400),
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.established"}"#, 422),
         ("PUT", "/v1/timeouts", "{", 400),
-        ("PUT", "/v1/timeouts", &format!("\"{}\"", "x".repeat(100_000)), 413),
+        ("PUT", "/v1/timeouts", &long, 413),
         ("GET", "/v1/nothing", "", 404),
         ("DELETE", "/v1/flows", "", 405),
     ] {
