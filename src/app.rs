@@ -185,11 +185,8 @@ fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
     for (word, bytes) in hash_key.iter_mut().zip(key.as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
-    let limits = Limits {
-        max_entries: config.table.max_entries,
-        max_datagrams: config.table.max_datagrams,
-        hash_key,
-    };
+    let limits =
+        Limits { max_entries: config.table.max_entries, max_datagrams: config.table.max_datagrams, hash_key };
     let policy = match config.mode {
         Mode::Mirror => Policy::ACCEPT_ALL,
         Mode::Inline => {
@@ -199,9 +196,8 @@ fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
     let mapping =
         Mapping::new(Tracker::memory_bytes(&limits).map_err(RunError::Table)?, config.eal.hugepages)?;
     let pages = mapping.pages();
-    let tracker =
-        Tracker::new(limits, config.settings, policy, config.table.on_full, mapping.into_memory())
-            .map_err(RunError::Table)?;
+    let tracker = Tracker::new(limits, config.settings, policy, config.table.on_full, mapping.into_memory())
+        .map_err(RunError::Table)?;
     Ok((tracker, pages))
 }
 

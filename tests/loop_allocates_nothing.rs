@@ -64,7 +64,7 @@ fn ask(end: &ControlEnd, worker: &mut Worker, command: Command) -> (Command, u64
 
 #[test]
 fn new_flows_events_listings_and_expiry_allocate_nothing() {
-    const FLOWS: u16 = 5_000;
+    const FLOWS: u16 = 9_000;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
     let mut frames: Vec<_> = (0..FLOWS).flat_map(|port| [udp(1, 2, port, 53), udp(1, 2, port, 53)]).collect();
@@ -110,7 +110,11 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     let tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
     let (end, worker_end) = bus::pair();
     let mut worker = Worker::new(Parts {
-        ports: pairs.into_iter().zip([1, 0]).map(|(queues, peer)| Port { queues, peer: Some(peer) }).collect(),
+        ports: pairs
+            .into_iter()
+            .zip([1, 0])
+            .map(|(queues, peer)| Port { queues, peer: Some(peer) })
+            .collect(),
         tracker,
         max_datagrams,
         budget: ExpireBudget { flows: 64 },
@@ -124,7 +128,9 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     // More flows than the table holds: early drop is part of it.
     let calls = calls_of(|| (0..1_000).for_each(|_| worker.turn()));
     assert_eq!(calls, 0, "traffic");
-    let Command::Snapshot(seen) = ask(&end, &mut worker, Command::Snapshot(Box::default())).0 else { panic!() };
+    let Command::Snapshot(seen) = ask(&end, &mut worker, Command::Snapshot(Box::default())).0 else {
+        panic!()
+    };
     assert_eq!(seen.work.rx_packets, frames.len() as u64);
     assert_eq!(seen.tracker.inserted, u64::from(FLOWS));
     assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS), "fragments are held, the rest has left");

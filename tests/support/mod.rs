@@ -1,5 +1,6 @@
 //! Frames, capture files and a running appliance for the tests beside this folder.
-#![allow(dead_code)]
+// Each test file uses a part of it, and is a crate of its own.
+#![allow(dead_code, unreachable_pub)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -85,8 +86,9 @@ impl Daemon {
             }
         }
         text += &format!(
-            "[eal]\nhugepages = false\n[control]\nsocket = \"{}\"\nhttp = \"127.0.0.1:0\"\n{more}\n",
-            folder.path().join("control.sock").display()
+            "[eal]\nhugepages = false\n[control]\nsocket = \"{}\"\nhttp = \"{}\"\n{more}\n",
+            folder.path().join("control.sock").display(),
+            free_address(),
         );
         std::fs::write(&config, text).unwrap();
         Self::start_in(folder)
@@ -155,6 +157,11 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A loopback address that nobody listens on.
+fn free_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The program's command line for the `config.toml` of `folder`; it logs to a file there.
