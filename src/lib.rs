@@ -1,5 +1,11 @@
 //! The appliance: the same parts for the program, tests and benches.
 
+pub mod app;
+pub mod bus;
+pub mod config;
+pub mod control;
 pub mod driver;
 pub mod memory;
 pub mod preflight;
+pub mod telemetry;
+pub mod worker;

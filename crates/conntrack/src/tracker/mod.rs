@@ -121,6 +121,10 @@ pub enum LimitsError {
 /// The most frames that are worked on together, so that their cache misses overlap.
 pub const BURST: usize = 64;
 
+/// The most slots of the table that one page looks at, so that a listing of a table that was full once does not
+/// stop the packets.
+pub const PAGE_SLOTS: u32 = 1024;
+
 /// The most flows a tracker holds.
 pub const MAX_ENTRIES: u32 = 100_000_000;
 
@@ -277,11 +281,13 @@ impl Tracker {
         done
     }
 
-    /// Copies live flows from `from` on into `out` until its capacity is reached; gives where to go on, or `None`
-    /// at the end. A flow that is there from the first page to the last is listed once.
+    /// Copies live flows from `from` on into `out` until its capacity is reached or [`PAGE_SLOTS`] were looked at;
+    /// gives where to go on, or `None` at the end. A flow that is there from the first page to the last is listed
+    /// once.
     pub fn page(&self, now: Tick, from: Cursor, out: &mut Vec<FlowView>) -> Option<Cursor> {
         let flows = &self.core.flows;
-        for (flow, entry) in flows.table.live(from.0..u32::MAX) {
+        let end = from.0.saturating_add(PAGE_SLOTS);
+        for (flow, entry) in flows.table.live(from.0..end) {
             if until(entry.head.deadline, now.low()) <= 0 {
                 continue;
             }
@@ -290,7 +296,7 @@ impl Tracker {
             }
             out.push(flows.view(now, flow));
         }
-        None
+        (end < flows.table.used_slots()).then_some(Cursor(end))
     }
 
     /// Changes a timeout. Lowering one starts a sweep that cuts live flows to min(remaining, new); raising one acts
