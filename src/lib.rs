@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod format;
 pub mod control;
 pub mod telemetry;
 pub mod worker;

@@ -148,7 +148,10 @@ fn apply(options: &mut TrackingOptions, file: &File) -> Checked<()> {
         table.max_datagrams = match u16::try_from(*value.get_ref()) {
             Ok(number) if number > 0 => number,
             _ => {
-                return problem(value, "table.max_datagrams is a number from 1 to 65535: give 1024 if unsure");
+                return problem(
+                    value,
+                    "table.max_datagrams is a number from 1 to 65535: give 1024 if unsure",
+                );
             }
         };
     }
