@@ -2,13 +2,14 @@
 //! A full buffer loses events and counts them; it never waits.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::key::{FlowKey, Side};
 use crate::table::entry::status;
 use crate::tick::Tick;
 use crate::track::sctp::SctpState;
 use crate::track::tcp::TcpState;
-use crate::wire::proto;
+use crate::wire::{Addr, Family, icmp, proto};
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,34 @@ pub enum TupleIds {
     Icmp { icmp_type: u8, code: u8, id: u16 },
     Gre { srckey: u16, dstkey: u16 },
     None,
+}
+
+impl Tuple {
+    /// The tuple of a packet of this flow that comes from `side`.
+    pub fn of(key: &FlowKey, side: Side) -> Self {
+        let address = |addr: &Addr| match key.family() {
+            Family::V4 => {
+                let [a, b, c, d, ..] = addr.0;
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(addr.0)),
+        };
+        let ids = match key.proto {
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+                TupleIds::Ports { sport: key.id(side), dport: key.id(side.other()) }
+            }
+            proto::ICMP | proto::ICMPV6 => {
+                let asker = key.asker();
+                let [request, code] = key.id(asker.other()).to_be_bytes();
+                let icmp_type =
+                    if side == asker { request } else { icmp::answer_type(key.family(), request) };
+                TupleIds::Icmp { icmp_type, code, id: key.id(asker) }
+            }
+            proto::GRE => TupleIds::Gre { srckey: key.id(side), dstkey: key.id(side.other()) },
+            _ => TupleIds::None,
+        };
+        Self { src: address(key.addr(side)), dst: address(key.addr(side.other())), ids }
+    }
 }
 
 /// One direction's counters. Bytes count from the IP header.
@@ -180,7 +209,7 @@ impl Events {
 
 impl FlowView {
     /// The state as `conntrack` prints it (TCP and SCTP), with `LISTEN` for SYN_SENT2 in the classic profile.
-    pub const fn state_name(&self, classic: bool) -> Option<&'static str> {
+    pub fn state_name(&self, classic: bool) -> Option<&'static str> {
         match self.proto {
             proto::TCP => Some(TcpState::from_number(self.state).name(classic)),
             proto::SCTP => Some(SctpState::from_number(self.state).name()),

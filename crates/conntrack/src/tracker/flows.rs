@@ -1,7 +1,7 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView};
-use crate::key::{Direction, FlowKey, Side, tuples};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, Tuple};
+use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
 use crate::table::entry::{Entry, status};
 use crate::table::memory::Memory;
@@ -162,7 +162,6 @@ impl Flows {
         let entry = self.table.entry(flow);
         let mut vars = entry.vars;
         let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
-        let (original, reply) = tuples(&entry.key, original);
         let proto_view = match entry.key.proto {
             proto::TCP => {
                 let tcp = vars.tcp();
@@ -184,8 +183,8 @@ impl Flows {
             zone: entry.key.zone,
             state: entry.head.state,
             status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
-            original,
-            reply,
+            original: Tuple::of(&entry.key, original),
+            reply: Tuple::of(&entry.key, original.other()),
             count: self.accounting.then(|| self.cold.totals(flow, entry)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL

@@ -12,7 +12,7 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
-use crate::key::hash::Hasher;
+use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
@@ -23,8 +23,8 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::fragment::{Reassembler, Reassembly};
-use crate::wire::{self, Checksum, Family, L4, Link, Packet, Parsed, tcp_flags};
+use crate::fragment::{Reassembler, Reassembly};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -187,7 +187,7 @@ impl Tracker {
                 policy,
                 on_full,
                 flows,
-                hasher: Hasher::new(limits.hash_key),
+                hasher: Hasher::new(limits.hash_key, Cpu::detect()),
                 counters: Counters::default(),
             },
             fragments: Reassembler::new(limits.max_datagrams),
@@ -411,7 +411,7 @@ impl Core {
     #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
         let keyed = match &packet.l4 {
-            L4::IcmpError { inner } => key_of_quoted(inner, packet.family, zone),
+            L4::IcmpError { inner } => key_of_quoted(inner, zone),
             _ => key_of(packet, zone),
         };
         keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
