@@ -2,7 +2,9 @@
 
 pub mod bus;
 pub mod config;
-pub mod format;
 pub mod control;
+pub mod driver;
+pub mod format;
+pub mod replay;
 pub mod telemetry;
 pub mod worker;
