@@ -29,6 +29,8 @@ pub struct WorkCounters {
     pub tx_full: u64,
     /// Frames freed because their bytes do not lie in one piece.
     pub rx_scattered: u64,
+    /// Frames freed because the driver's description of them contradicts itself.
+    pub rx_broken: u64,
     /// Bursts that found nothing.
     pub polls_empty: u64,
     /// Bursts that found at least one frame.

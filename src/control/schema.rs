@@ -182,6 +182,8 @@ pub struct WorkerStats {
     pub tx_full: u64,
     /// Frames freed because their bytes do not lie in one piece.
     pub rx_scattered: u64,
+    /// Frames freed because the driver's description of them contradicts itself.
+    pub rx_broken: u64,
     /// Bursts by what they found.
     pub polls_empty: u64,
     pub polls_packets: u64,

@@ -91,6 +91,7 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         tx_bytes: work.tx_bytes,
         tx_full: work.tx_full,
         rx_scattered: work.rx_scattered,
+        rx_broken: work.rx_broken,
         polls_empty: work.polls_empty,
         polls_packets: work.polls_packets,
         bursts: work.bursts.to_vec(),

@@ -226,6 +226,11 @@ fn workers(page: &mut Page, stats: &Stats) {
         "Frames lost because their bytes did not lie in one piece.",
         one(|w| w.rx_scattered as f64),
     );
+    page.counter(
+        "conntrack_broken_packets_total",
+        "Frames lost because the driver's description of them contradicts itself.",
+        one(|w| w.rx_broken as f64),
+    );
     let two = |label: &'static str, values: [(&'static str, fn(&WorkerStats) -> u64); 2]| {
         each().flat_map(move |(name, w)| {
             values.map(|(value, of)| (vec![("worker", name), (label, value)], of(w) as f64))

@@ -23,6 +23,26 @@ pub struct Reading {
     pub boot_ns: u64,
 }
 
+/// Reads the counter and the boot clock together: the best of a few tries, since the thread may lose its core
+/// between the two.
+pub fn read() -> Reading {
+    let once = || {
+        let before = dpdk::eal::cycles();
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let after = dpdk::eal::cycles();
+        let boot_ns = boot.tv_sec.unsigned_abs() * SECOND + boot.tv_nsec.unsigned_abs();
+        (after.saturating_sub(before), Reading { tsc: before + after.saturating_sub(before) / 2, boot_ns })
+    };
+    let first = once();
+    (0..4).map(|_| once()).fold(first, |best, other| if other.0 < best.0 { other } else { best }).1
+}
+
+/// Milliseconds since 1970 at which the machine booted, by the wall clock as it is now.
+pub fn boot_unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default().saturating_sub(read().boot_ns / 1_000_000)
+}
+
 /// Turns counter readings into boot time. Never goes back.
 #[derive(Clone, Debug)]
 pub struct Clock {
