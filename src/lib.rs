@@ -1,10 +1,9 @@
 //! The appliance: the same parts for the program, tests and benches.
 
-pub mod bus;
 pub mod config;
-pub mod control;
+pub mod control {
+    pub mod schema;
+}
 pub mod driver;
 pub mod format;
 pub mod replay;
-pub mod telemetry;
-pub mod worker;

@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use conntrack::event::{Event, Events, FlowView};
-use conntrack::policy::{Action, Policy};
+use conntrack::event::{DestroyReason, Event, Events, FlowView};
+use conntrack::policy::{Action, Class, DropReason, Policy};
 use conntrack::table::memory::Memory;
 use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::track::reason::Reason;
@@ -39,7 +39,9 @@ const HASH_KEY: [u64; 4] =
 pub enum ReplayError {
     #[error("{0}")]
     Capture(#[from] CaptureError),
-    #[error("a table for {entries} flows needs {need} bytes, which this machine does not give: lower table.max_entries")]
+    #[error(
+        "a table for {entries} flows needs {need} bytes, which this machine does not give: lower table.max_entries"
+    )]
     Memory { entries: u32, need: usize },
     #[error("{0}")]
     Output(#[from] io::Error),
@@ -144,7 +146,11 @@ impl Replay {
     }
 
     /// Moves the clock on, ending the flows whose time comes on the way.
-    fn advance(&mut self, to: Tick, on_event: &mut impl FnMut(u64, &Event) -> io::Result<()>) -> io::Result<()> {
+    fn advance(
+        &mut self,
+        to: Tick,
+        on_event: &mut impl FnMut(u64, &Event) -> io::Result<()>,
+    ) -> io::Result<()> {
         while self.now < to {
             let step = match (self.tracker.is_empty(), self.events.enabled()) {
                 (true, _) => u64::MAX,
@@ -197,14 +203,16 @@ impl Summary {
         let counters = &self.counters;
         write!(out, "{} packets in {:.3} s", self.packets, self.span.as_secs_f64())?;
         let parts = [
-            (counters.packets[conntrack::policy::Class::Untracked as usize] + self.not_ip, "untracked", None),
-            (
-                counters.packets[conntrack::policy::Class::Invalid as usize],
-                "INVALID",
-                Some(&counters.invalid),
-            ),
+            (counters.packets[Class::Untracked as usize] + self.not_ip, "untracked", None),
+            (counters.packets[Class::Invalid as usize], "INVALID", Some(&counters.invalid)),
             (counters.malformed.iter().sum(), "malformed", Some(&counters.malformed)),
-            (counters.full_early_drop + counters.full_dropped + counters.full_untracked, "met a full table", None),
+            (
+                counters.destroyed[DestroyReason::EarlyDrop as usize]
+                    + counters.dropped[DropReason::TableFull.index()]
+                    + counters.full_untracked,
+                "met a full table",
+                None,
+            ),
         ];
         for (number, what, reasons) in parts {
             if number == 0 {

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use conntrack::tracker::Frame;
 use conntrack::policy::Role;
+use conntrack::tracker::Frame;
 use conntrack::wire::{Checksum, Link, proto};
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
@@ -34,11 +34,17 @@ pub enum CaptureError {
     LinkType(i32),
     #[error("it ends within a record at byte {0}: the capture was cut off, everything before was read")]
     CutOff(u64),
-    #[error("the record at byte {0} is damaged: repair the file with `editcap IN OUT`, everything before was read")]
+    #[error(
+        "the record at byte {0} is damaged: repair the file with `editcap IN OUT`, everything before was read"
+    )]
     Damaged(u64),
-    #[error("the packet at byte {0} belongs to an interface that the file does not describe: the file is damaged there")]
+    #[error(
+        "the packet at byte {0} belongs to an interface that the file does not describe: the file is damaged there"
+    )]
     NoInterface(u64),
-    #[error("the packet at byte {0} is in a block form that is obsolete: convert the file with `editcap -F pcapng IN OUT`")]
+    #[error(
+        "the packet at byte {0} is in a block form that is obsolete: convert the file with `editcap -F pcapng IN OUT`"
+    )]
     Obsolete(u64),
     #[error("reading failed after byte {0}: check the disk, or copy the file and try again")]
     Read(u64),
@@ -66,8 +72,13 @@ pub struct Capture {
 enum Format {
     /// The header has not been read yet.
     Unknown,
-    Pcap { link: LinkType, nanoseconds: bool },
-    PcapNg { interfaces: Vec<Interface> },
+    Pcap {
+        link: LinkType,
+        nanoseconds: bool,
+    },
+    PcapNg {
+        interfaces: Vec<Interface>,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -142,7 +153,11 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 /// What one record of the file was.
 enum Record {
     /// Its bytes are in the buffer; `wire_len` is how long it was before the capture cut it.
-    Packet { at_ns: u64, link: LinkType, wire_len: usize },
+    Packet {
+        at_ns: u64,
+        link: LinkType,
+        wire_len: usize,
+    },
     Other,
 }
 
@@ -279,7 +294,10 @@ impl Format {
                 interfaces.push(Interface {
                     link_type: interface.linktype.0,
                     snaplen: interface.snaplen,
-                    resolution: interface.ts_resolution().filter(|&n| n > 0).ok_or(CaptureError::Damaged(at))?,
+                    resolution: interface
+                        .ts_resolution()
+                        .filter(|&n| n > 0)
+                        .ok_or(CaptureError::Damaged(at))?,
                     offset_secs: interface.if_tsoffset,
                 });
                 Ok(Record::Other)
@@ -322,6 +340,14 @@ impl Format {
             }
             _ => Err(CaptureError::Damaged(at)),
         }
+    }
+}
+
+/// Counts in a second: a power of ten, or of two with the highest bit set. draft-ietf-opsawg-pcapng section 4.2
+fn resolution(option: u8) -> Option<u64> {
+    match option {
+        0..0x80 => 10_u64.checked_pow(option.into()),
+        _ => 1_u64.checked_shl((option & 0x7f).into()),
     }
 }
 
@@ -389,6 +415,3 @@ impl<R: Read> Read for Whole<R> {
         Ok(filled)
     }
 }
-
-#[cfg(test)]
-mod tests;
