@@ -1,9 +1,13 @@
 //! The appliance: the same parts for the program, tests and benches.
 
+pub mod app;
+pub mod bus;
+pub mod cli;
 pub mod config;
-pub mod control {
-    pub mod schema;
-}
+pub mod control;
 pub mod driver;
 pub mod format;
+pub mod memory;
 pub mod replay;
+pub mod telemetry;
+pub mod worker;

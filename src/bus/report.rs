@@ -24,13 +24,10 @@ pub struct WorkCounters {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
-    pub tx_bytes: u64,
     /// Frames freed because the leaving port's queue stayed full.
     pub tx_full: u64,
-    /// Frames freed because their bytes do not lie in one piece.
-    pub rx_scattered: u64,
-    /// Frames freed because the driver's description of them contradicts itself.
-    pub rx_broken: u64,
+    /// Frames freed as they came in: too long, or described by the driver in a way that contradicts itself.
+    pub rx_refused: u64,
     /// Bursts that found nothing.
     pub polls_empty: u64,
     /// Bursts that found at least one frame.

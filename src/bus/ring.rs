@@ -52,7 +52,10 @@ mod tests {
     #[test]
     fn a_full_ring_gives_the_item_back_and_counts_it() {
         let ring = Ring::with_capacity(2);
-        assert_eq!((ring.push(1), ring.push(2), ring.push(3), ring.push(4)), (Ok(()), Ok(()), Err(3), Err(4)));
+        assert_eq!(
+            (ring.push(1), ring.push(2), ring.push(3), ring.push(4)),
+            (Ok(()), Ok(()), Err(3), Err(4))
+        );
         assert_eq!((ring.refused(), ring.len()), (2, 2));
         assert_eq!((ring.pop(), ring.pop(), ring.pop()), (Some(1), Some(2), None));
     }

@@ -66,8 +66,7 @@ pub async fn serve(
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
     let hub = Arc::new(Hub::new());
     let classic = appliance.settings.profile == Profile::Classic;
-    let pump =
-        tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
+    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
     let state = Arc::new(State {
         classic,
         hub,

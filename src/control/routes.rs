@@ -63,7 +63,10 @@ pub(super) fn metrics_only(state: Arc<State>) -> Router {
 }
 
 async fn nothing_here() -> Response {
-    problem(StatusCode::NOT_FOUND, "there is nothing at this path: the command line and the daemon may be of different versions")
+    problem(
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path: the command line and the daemon may be of different versions",
+    )
 }
 
 fn problem(status: StatusCode, error: impl ToString) -> Response {
@@ -142,7 +145,9 @@ async fn events(Shared(state): Shared<Arc<State>>) -> Response {
             let mut text = Vec::new();
             match first {
                 Ok(line) => text.extend_from_slice(&line.0),
-                Err(RecvError::Lagged(count)) => text.extend_from_slice(&json_line(&EventLine::Lost { count })),
+                Err(RecvError::Lagged(count)) => {
+                    text.extend_from_slice(&json_line(&EventLine::Lost { count }))
+                }
                 Err(RecvError::Closed) => return,
             }
             for _ in 1..EVENTS_PER_WRITE {

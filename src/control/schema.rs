@@ -152,6 +152,8 @@ pub struct Stats {
     pub entries: u64,
     pub entries_limit: u64,
     pub assured: u64,
+    /// Flows that an answer was seen for.
+    pub replied: u64,
     pub states: Vec<StateEntries>,
     pub workers: Vec<WorkerStats>,
     pub ports: Vec<PortStats>,
@@ -177,13 +179,10 @@ pub struct WorkerStats {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
-    pub tx_bytes: u64,
     /// Frames freed because the leaving port's queue was full.
     pub tx_full: u64,
-    /// Frames freed because their bytes do not lie in one piece.
-    pub rx_scattered: u64,
-    /// Frames freed because the driver's description of them contradicts itself.
-    pub rx_broken: u64,
+    /// Frames freed as they came in: too long, or described by the driver in a way that contradicts itself.
+    pub rx_refused: u64,
     /// Bursts by what they found.
     pub polls_empty: u64,
     pub polls_packets: u64,
@@ -202,13 +201,13 @@ pub struct WorkerStats {
     pub inserted: u64,
     /// Ended flows by reason.
     pub destroyed: BTreeMap<String, u64>,
-    /// Packets dropped by policy, by connection state.
-    pub dropped_by_policy: BTreeMap<String, u64>,
-    pub full_early_drop: u64,
-    pub full_dropped: u64,
+    /// Dropped frames by reason: see [`conntrack::policy::DropReason::label`].
+    pub dropped: BTreeMap<String, u64>,
+    /// New flows that passed without an entry because the table was full.
     pub full_untracked: u64,
     pub fragments_held: u64,
-    pub fragments_dropped: u64,
+    pub datagrams_completed: u64,
+    pub datagrams_discarded: u64,
     /// Fragments held now.
     pub held_frames: u64,
     /// Fragments freed because the store of held frames was full.
@@ -384,8 +383,7 @@ impl FlowTuple {
     fn to_tuple(&self) -> Option<(Tuple, Option<Count>)> {
         let ids = if let (Some(sport), Some(dport)) = (self.sport, self.dport) {
             TupleIds::Ports { sport, dport }
-        } else if let (Some(icmp_type), Some(code), Some(id)) =
-            (self.icmp_type, self.icmp_code, self.icmp_id)
+        } else if let (Some(icmp_type), Some(code), Some(id)) = (self.icmp_type, self.icmp_code, self.icmp_id)
         {
             TupleIds::Icmp { icmp_type, code, id }
         } else if let (Some(srckey), Some(dstkey)) = (self.srckey, self.dstkey) {
@@ -415,10 +413,9 @@ impl EventLine {
         match self {
             Self::New { .. } => Some(EventKind::New),
             Self::Update { .. } => Some(EventKind::Update),
-            Self::Destroy { reason, .. } => DestroyReason::ALL
-                .into_iter()
-                .find(|known| known.label() == reason)
-                .map(EventKind::Destroy),
+            Self::Destroy { reason, .. } => {
+                DestroyReason::ALL.into_iter().find(|known| known.label() == reason).map(EventKind::Destroy)
+            }
             Self::Lost { .. } => None,
         }
     }
@@ -452,7 +449,10 @@ mod tests {
         let cases = [
             (TupleIds::Ports { sport: 1, dport: 65535 }, ProtoView::Tcp { wscale: [7, 14], flags: [1, 3] }),
             (TupleIds::Icmp { icmp_type: 8, code: 0, id: 9 }, ProtoView::None),
-            (TupleIds::Gre { srckey: 0, dstkey: 5 }, ProtoView::Gre { timeout_secs: 30, stream_timeout_secs: 180 }),
+            (
+                TupleIds::Gre { srckey: 0, dstkey: 5 },
+                ProtoView::Gre { timeout_secs: 30, stream_timeout_secs: 180 },
+            ),
             (TupleIds::Ports { sport: 5, dport: 6 }, ProtoView::Sctp { vtag: [1, u32::MAX] }),
             (TupleIds::None, ProtoView::None),
         ];

@@ -39,11 +39,17 @@ pub enum ControlError {
     AlreadyRunning(PathBuf),
     #[error("{0} exists and is not a socket: remove it, or set `control.socket` to another path")]
     NotASocket(PathBuf),
-    #[error("the folder of {path} cannot be made ({error}): make it, or set `control.socket` to another path")]
+    #[error(
+        "the folder of {path} cannot be made ({error}): make it, or set `control.socket` to another path"
+    )]
     Folder { path: PathBuf, error: io::Error },
-    #[error("the socket {path} cannot be opened ({error}): run as root, or set `control.socket` to a path that this user may write")]
+    #[error(
+        "the socket {path} cannot be opened ({error}): run as root, or set `control.socket` to a path that this user may write"
+    )]
     Socket { path: PathBuf, error: io::Error },
-    #[error("{addr} cannot be listened on ({error}): set `control.http` to a free address, or to \"\" for none")]
+    #[error(
+        "{addr} cannot be listened on ({error}): set `control.http` to a free address, or to \"\" for none"
+    )]
     Http { addr: SocketAddr, error: io::Error },
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use conntrack::event::DestroyReason;
-use conntrack::policy::Class;
+use conntrack::policy::{Class, DropReason};
 use conntrack::tick::PER_SECOND;
 use conntrack::track::reason::Reason;
 use conntrack::track::sctp::SctpState;
@@ -37,7 +37,8 @@ pub(super) fn stats(workers: &[Observed], ports: Vec<PortStats>, limit: u64, cla
     Stats {
         entries: workers.iter().map(|worker| u64::from(worker.snapshot.entries)).sum(),
         entries_limit: limit,
-        assured: workers.iter().map(|worker| u64::from(worker.snapshot.states.assured)).sum(),
+        assured: u64::from(total.assured),
+        replied: u64::from(total.replied),
         states,
         workers: workers.iter().enumerate().map(|(number, observed)| worker(number, observed)).collect(),
         ports,
@@ -45,7 +46,7 @@ pub(super) fn stats(workers: &[Observed], ports: Vec<PortStats>, limit: u64, cla
 }
 
 fn add(total: &mut StateCounts, more: &StateCounts) {
-    let StateCounts { tcp, udp, udp_lite, icmp, icmpv6, sctp, gre, generic, assured } = more;
+    let StateCounts { tcp, udp, udp_lite, icmp, icmpv6, sctp, gre, generic, assured, replied } = more;
     for (sum, part) in total.tcp.iter_mut().zip(tcp).chain(total.sctp.iter_mut().zip(sctp)) {
         *sum += part;
     }
@@ -56,6 +57,7 @@ fn add(total: &mut StateCounts, more: &StateCounts) {
     total.gre += gre;
     total.generic += generic;
     total.assured += assured;
+    total.replied += replied;
 }
 
 /// Every (protocol, state) with its number of flows, always the same rows in the same order.
@@ -88,10 +90,8 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         rx_packets: work.rx_packets,
         rx_bytes: work.rx_bytes,
         tx_packets: work.tx_packets,
-        tx_bytes: work.tx_bytes,
         tx_full: work.tx_full,
-        rx_scattered: work.rx_scattered,
-        rx_broken: work.rx_broken,
+        rx_refused: work.rx_refused,
         polls_empty: work.polls_empty,
         polls_packets: work.polls_packets,
         bursts: work.bursts.to_vec(),
@@ -104,12 +104,11 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         missed: tracker.lookups_miss,
         inserted: tracker.inserted,
         destroyed: labelled(DestroyReason::ALL.iter().map(|reason| reason.label()), &tracker.destroyed),
-        dropped_by_policy: by_class(&tracker.dropped_by_policy),
-        full_early_drop: tracker.full_early_drop,
-        full_dropped: tracker.full_dropped,
+        dropped: labelled(DropReason::LABELS.into_iter(), &tracker.dropped),
         full_untracked: tracker.full_untracked,
         fragments_held: tracker.fragments_held,
-        fragments_dropped: tracker.fragments_dropped,
+        datagrams_completed: tracker.datagrams_completed,
+        datagrams_discarded: tracker.datagrams_discarded,
         held_frames: work.held_frames,
         held_full: work.held_full,
         icmp_error: tracker.icmp_error,

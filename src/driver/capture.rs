@@ -294,10 +294,7 @@ impl Format {
                 interfaces.push(Interface {
                     link_type: interface.linktype.0,
                     snaplen: interface.snaplen,
-                    resolution: interface
-                        .ts_resolution()
-                        .filter(|&n| n > 0)
-                        .ok_or(CaptureError::Damaged(at))?,
+                    resolution: resolution(interface.if_tsresol).ok_or(CaptureError::Damaged(at))?,
                     offset_secs: interface.if_tsoffset,
                 });
                 Ok(Record::Other)

@@ -1,6 +1,7 @@
 //! The log: set up once, written by the control side only, and never more than a few lines for one condition.
 //! Owns what was said already, so that a condition that lasts is told once and not every second.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
@@ -25,6 +26,15 @@ pub fn init(level: LevelFilter) {
         .with_max_level(level)
         .with_target(false)
         .try_init();
+}
+
+/// DPDK's own messages, as they come from any thread that calls it. Its information is for whoever develops drivers.
+pub fn from_dpdk(level: dpdk::log::Level, message: &str) {
+    match level {
+        dpdk::log::Level::Error => tracing::error!("DPDK: {message}"),
+        dpdk::log::Level::Warn => tracing::warn!("DPDK: {message}"),
+        dpdk::log::Level::Info | dpdk::log::Level::Debug => tracing::debug!("DPDK: {message}"),
+    }
 }
 
 /// Which of the marks a table's share has passed, and which of them were told.
@@ -95,10 +105,12 @@ impl Watchman {
             );
         }
         let sum = |of: fn(&WorkerStats) -> u64| stats.workers.iter().map(of).sum();
-        if let Some(flows) = self.refused.grew(sum(|worker| worker.full_dropped), now) {
+        if let Some(flows) = self.refused.grew(sum(|worker| counted(&worker.dropped, "table_full")), now) {
             tracing::error!(flows, entries, limit, "table full: new flows were refused");
         }
-        if let Some(flows) = self.early_dropped.grew(sum(|worker| worker.full_early_drop), now) {
+        if let Some(flows) =
+            self.early_dropped.grew(sum(|worker| counted(&worker.destroyed, "early_drop")), now)
+        {
             tracing::warn!(flows, entries, limit, "table full: flows that were not assured made room");
         }
         if let Some(flows) = self.untracked.grew(sum(|worker| worker.full_untracked), now) {
@@ -117,7 +129,10 @@ impl Watchman {
                 if worker.responding {
                     tracing::info!(worker = worker.worker, "worker answers again");
                 } else {
-                    tracing::error!(worker = worker.worker, "worker does not answer: its core may be taken by something else");
+                    tracing::error!(
+                        worker = worker.worker,
+                        "worker does not answer: its core may be taken by something else"
+                    );
                 }
             }
         }
@@ -138,6 +153,10 @@ impl Watchman {
     }
 }
 
+fn counted(numbers: &BTreeMap<String, u64>, label: &str) -> u64 {
+    numbers.get(label).copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,10 +169,7 @@ mod tests {
             .map(|entries| occupancy.passed(entries, 100))
             .collect();
         let (n, s) = (None, Some);
-        assert_eq!(
-            told,
-            [n, s(80), n, s(90), n, s(95), n, n, n, n, n, s(95), n, n, n, s(80)]
-        );
+        assert_eq!(told, [n, s(80), n, s(90), n, s(95), n, n, n, n, n, s(95), n, n, n, s(80)]);
     }
 
     #[test]

@@ -106,12 +106,21 @@ fn pairs(labels: Labels<'_>) -> Vec<LabelPair> {
 }
 
 fn table(page: &mut Page, stats: &Stats) {
-    let entries = stats.states.iter().map(|row| {
-        (vec![("proto", row.proto.as_str()), ("state", &row.state)], row.entries as f64)
-    });
+    let entries = stats
+        .states
+        .iter()
+        .map(|row| (vec![("proto", row.proto.as_str()), ("state", &row.state)], row.entries as f64));
     page.gauge("conntrack_entries", "Flows in the table.", entries);
-    page.gauge("conntrack_entries_assured", "Flows in the table that are ASSURED.", [(vec![], stats.assured as f64)]);
-    page.gauge("conntrack_entries_limit", "Flows that the table holds at most.", [(vec![], stats.entries_limit as f64)]);
+    page.gauge(
+        "conntrack_entries_assured",
+        "Flows in the table that are ASSURED.",
+        [(vec![], stats.assured as f64)],
+    );
+    page.gauge(
+        "conntrack_entries_limit",
+        "Flows that the table holds at most.",
+        [(vec![], stats.entries_limit as f64)],
+    );
     let sum = |of: fn(&WorkerStats) -> u64| stats.workers.iter().map(of).sum::<u64>() as f64;
     let by_label = |of: fn(&WorkerStats) -> &BTreeMap<String, u64>| {
         let mut sums = BTreeMap::<&str, u64>::new();
@@ -142,35 +151,38 @@ fn table(page: &mut Page, stats: &Stats) {
             by_label(|worker| &worker.malformed),
         ),
         (
-            "conntrack_policy_dropped_packets_total",
-            "ct",
-            "Packets that the policy dropped, by connection state.",
-            by_label(|worker| &worker.dropped_by_policy),
+            "conntrack_dropped_packets_total",
+            "reason",
+            "Frames that were dropped, by reason.",
+            by_label(|worker| &worker.dropped),
         ),
     ] {
         page.counter(metric, help, sums.into_iter().map(|(value, n)| (vec![(label, value)], n as f64)));
     }
+    let refused = sum(|worker| of(&worker.dropped, "table_full"));
     page.counter(
         "conntrack_table_full_total",
         "New flows that found the table full, by what became of them.",
         [
-            (vec![("outcome", "early_drop")], sum(|worker| worker.full_early_drop)),
-            (vec![("outcome", "dropped")], sum(|worker| worker.full_dropped)),
+            (vec![("outcome", "early_drop")], sum(|worker| of(&worker.destroyed, "early_drop"))),
+            (vec![("outcome", "dropped")], refused),
             (vec![("outcome", "untracked")], sum(|worker| worker.full_untracked)),
         ],
     );
     page.counter(
-        "conntrack_insert_failures_total",
-        "New flows that got no entry.",
-        [(vec![("reason", "table_full")], sum(|worker| worker.full_dropped + worker.full_untracked))],
-    );
-    page.counter(
         "conntrack_fragments_total",
-        "Fragments, by whether they were held for their datagram or dropped.",
+        "Fragments that were held for their datagram, or found no room.",
         [
             (vec![("result", "held")], sum(|worker| worker.fragments_held)),
-            (vec![("result", "dropped")], sum(|worker| worker.fragments_dropped)),
             (vec![("result", "no_room")], sum(|worker| worker.held_full)),
+        ],
+    );
+    page.counter(
+        "conntrack_datagrams_total",
+        "Fragmented datagrams, by what became of them.",
+        [
+            (vec![("result", "completed")], sum(|worker| worker.datagrams_completed)),
+            (vec![("result", "discarded")], sum(|worker| worker.datagrams_discarded)),
         ],
     );
     page.gauge(
@@ -195,11 +207,20 @@ fn table(page: &mut Page, stats: &Stats) {
     );
 }
 
+/// The number under a label.
+fn of(numbers: &BTreeMap<String, u64>, label: &str) -> u64 {
+    numbers.get(label).copied().unwrap_or_default()
+}
+
 fn workers(page: &mut Page, stats: &Stats) {
     let numbers: Vec<_> = stats.workers.iter().map(|worker| worker.worker.to_string()).collect();
     let each = || numbers.iter().map(String::as_str).zip(&stats.workers);
     let one = |of: fn(&WorkerStats) -> f64| each().map(move |(name, w)| (vec![("worker", name)], of(w)));
-    page.gauge("conntrack_worker_up", "Whether the worker answers.", one(|w| f64::from(u8::from(w.responding))));
+    page.gauge(
+        "conntrack_worker_up",
+        "Whether the worker answers.",
+        one(|w| f64::from(u8::from(w.responding))),
+    );
     page.counter("conntrack_inserts_total", "Flows that entered the table.", one(|w| w.inserted as f64));
     page.counter(
         "conntrack_worker_busy_seconds_total",
@@ -222,14 +243,9 @@ fn workers(page: &mut Page, stats: &Stats) {
         one(|w| w.tx_full as f64),
     );
     page.counter(
-        "conntrack_scattered_packets_total",
-        "Frames lost because their bytes did not lie in one piece.",
-        one(|w| w.rx_scattered as f64),
-    );
-    page.counter(
-        "conntrack_broken_packets_total",
-        "Frames lost because the driver's description of them contradicts itself.",
-        one(|w| w.rx_broken as f64),
+        "conntrack_refused_packets_total",
+        "Frames lost as they came in: too long, or described by the driver in a way that contradicts itself.",
+        one(|w| w.rx_refused as f64),
     );
     let two = |label: &'static str, values: [(&'static str, fn(&WorkerStats) -> u64); 2]| {
         each().flat_map(move |(name, w)| {
@@ -250,7 +266,9 @@ fn workers(page: &mut Page, stats: &Stats) {
         "conntrack_packets_total",
         "Packets by connection state.",
         each().flat_map(|(name, w)| {
-            w.packets.iter().map(move |(class, n)| (vec![("worker", name), ("ct", class.as_str())], *n as f64))
+            w.packets
+                .iter()
+                .map(move |(class, n)| (vec![("worker", name), ("ct", class.as_str())], *n as f64))
         }),
     );
     let bursts = each().map(|(name, worker)| {

@@ -7,5 +7,5 @@ mod run;
 mod serve;
 mod thread;
 
-pub use run::{Idle, Parts, Port, Worker};
+pub use run::{Idle, Parts, Port, Worker, held_frames};
 pub use thread::{Running, ThreadError, start};

@@ -4,31 +4,30 @@
 use std::time::Duration;
 
 use conntrack::event::Events;
-use conntrack::policy::Role;
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{BURST, ExpireBudget, Frame, Outcome, Tracker, Verdict};
-use conntrack::wire::{Checksum, Link};
+use conntrack::tracker::{BURST, ExpireBudget, Outcome, Tracker, Verdict};
 use dpdk::burst::Burst;
 use dpdk::eal::cycles;
-use dpdk::mbuf::{L4Checksum, Mbuf};
-use dpdk::queue::{RxQueue, TxQueue};
+use dpdk::mbuf::Mbuf;
 
 use super::clock::Clock;
 use super::held::Held;
 use super::serve::{Desk, FLUSH_SLICE, Serve};
 use crate::bus::WorkerEnd;
 use crate::bus::report::WorkCounters;
+use crate::driver::dpdk::{Egress, Ingress, QueuePair, Scratch};
 
-/// Fragments held per datagram in reassembly, on average. A datagram of 64 KB over an MTU of 1500 has 45; a store
-/// that counts on a third of that is full only when most datagrams are attacks.
-const HELD_PER_DATAGRAM: u32 = 16;
+/// Fragments held per datagram in reassembly, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB
+/// has three. When most datagrams are longer the store fills, which is counted.
+const HELD_PER_DATAGRAM: u32 = 4;
+
+/// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
+pub const fn held_frames(max_datagrams: u16) -> u32 {
+    max_datagrams as u32 * HELD_PER_DATAGRAM
+}
 
 /// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
 const EVENTS_PER_FRAME: usize = 3;
-
-/// Tries to send a burst's rest before it is freed. A NIC's queue drains within microseconds; a link that is
-/// slower than its peer must lose frames somewhere, and waiting would lose them on every port.
-const SEND_TRIES: u32 = 4;
 
 /// Turns without work before a worker rests, and before it rests long.
 const TURNS_TO_REST: u32 = 256;
@@ -50,10 +49,7 @@ pub enum Idle {
 /// A port as one worker sees it.
 #[derive(Debug)]
 pub struct Port {
-    pub rx: RxQueue,
-    /// `None` where nothing is ever sent.
-    pub tx: Option<TxQueue>,
-    pub role: Role,
+    pub queues: QueuePair,
     /// Where what enters here leaves, as an index of [`Parts::ports`]; `None`: nowhere (mirror).
     pub peer: Option<usize>,
 }
@@ -74,7 +70,7 @@ pub struct Parts {
 /// Frames on their way out of one port.
 #[derive(Debug)]
 struct Out {
-    tx: TxQueue,
+    egress: Egress,
     staged: Burst,
 }
 
@@ -87,6 +83,7 @@ pub struct Worker {
     inputs: Vec<Input>,
     outs: Vec<Option<Out>>,
     burst: Burst,
+    scratch: Scratch,
     /// Frames to free together at the end of a turn's stage.
     dead: Burst,
     outcomes: [Outcome; BURST],
@@ -106,8 +103,7 @@ pub struct Worker {
 
 #[derive(Debug)]
 struct Input {
-    rx: RxQueue,
-    role: Role,
+    ingress: Ingress,
     peer: Option<usize>,
 }
 
@@ -116,9 +112,9 @@ impl Worker {
     pub fn new(parts: Parts) -> Self {
         let Parts { ports, tracker, max_datagrams, budget, idle, clock, bus } = parts;
         let (mut inputs, mut outs) = (Vec::new(), Vec::new());
-        for Port { rx, tx, role, peer } in ports {
-            inputs.push(Input { rx, role, peer });
-            outs.push(tx.map(|tx| Out { tx, staged: Burst::new() }));
+        for Port { queues: QueuePair { ingress, egress }, peer } in ports {
+            inputs.push(Input { ingress, peer });
+            outs.push(egress.map(|egress| Out { egress, staged: Burst::new() }));
         }
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
@@ -128,9 +124,10 @@ impl Worker {
             inputs,
             outs,
             burst: Burst::new(),
+            scratch: Scratch::new(),
             dead: Burst::new(),
             outcomes: [NO_OUTCOME; BURST],
-            held: Held::with_capacity(u32::from(max_datagrams) * HELD_PER_DATAGRAM, datagrams),
+            held: Held::with_capacity(held_frames(max_datagrams), datagrams),
             tracker,
             events,
             budget,
@@ -184,7 +181,7 @@ impl Worker {
 
     fn serve(&mut self, now: Tick) -> bool {
         self.work.held_frames = u64::from(self.held.len());
-        self.work.rx_broken = self.inputs.iter().map(|input| input.rx.lies().total()).sum();
+        self.work.rx_refused = self.inputs.iter().map(|input| refused(&input.ingress)).sum();
         let desk = Desk {
             now,
             tracker: &mut self.tracker,
@@ -199,7 +196,7 @@ impl Worker {
     /// Takes what the port has; gives whether there is anything to track.
     fn receive(&mut self, port: usize) -> bool {
         let Some(input) = self.inputs.get_mut(port) else { return false };
-        let came = input.rx.receive(&mut self.burst);
+        let came = input.ingress.receive(&mut self.burst);
         if came == 0 {
             self.work.polls_empty += 1;
             return false;
@@ -213,43 +210,20 @@ impl Worker {
             *bursts += 1;
         }
         self.work.rx_bytes += self.burst.iter().map(|frame| frame.len() as u64).sum::<u64>();
-        // The parser wants a frame's bytes in one piece, and ports are set up so that they are; what a driver chains
-        // nevertheless is not worth the copy.
-        if self.burst.iter().any(|frame| frame.segments() != 1) {
-            self.burst.retain(|frame| frame.segments() == 1);
-            self.work.rx_scattered += (came - self.burst.len()) as u64;
-        }
-        !self.burst.is_empty()
+        true
     }
 
     fn track(&mut self, port: usize, now: Tick) {
-        let role = self.inputs.get(port).map_or(Role::Outside, |input| input.role);
-        let mut frames = [NO_FRAME; BURST];
-        for (frame, mbuf) in frames.iter_mut().zip(self.burst.iter()) {
-            *frame = Frame {
-                bytes: mbuf.data(),
-                link: Link::Ethernet,
-                role,
-                zone: 0,
-                checksum: match mbuf.checksum() {
-                    L4Checksum::Unknown => Checksum::Unknown,
-                    L4Checksum::Good | L4Checksum::None => Checksum::Good,
-                    L4Checksum::Bad => Checksum::Bad,
-                },
-            };
-        }
-        let n = self.burst.len().min(BURST);
-        self.tracker.on_burst(now, &frames[..n], &mut self.outcomes[..n], &mut self.events);
+        let Some(input) = self.inputs.get(port) else { return };
+        let frames = input.ingress.frames(&self.burst, &mut self.scratch);
+        let outcomes = &mut self.outcomes[..frames.len()];
+        self.tracker.on_burst(now, &frames, outcomes, &mut self.events);
     }
 
     /// Frames to where their verdicts send them.
     fn deal(&mut self, port: usize) {
-        let mut way = Way {
-            inputs: &self.inputs,
-            outs: &mut self.outs,
-            dead: &mut self.dead,
-            work: &mut self.work,
-        };
+        let mut way =
+            Way { inputs: &self.inputs, outs: &mut self.outs, dead: &mut self.dead, work: &mut self.work };
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
             let forward = match outcome.verdict {
                 Verdict::Hold(id) => {
@@ -354,29 +328,23 @@ fn free(dead: &mut Burst, frame: Mbuf) {
     let _ = dead.push(frame);
 }
 
-/// Sends what is staged; what the port does not take in a few tries is freed and counted.
+/// Sends what is staged; what the port does not take is freed and counted: a link that is slower than its peer must
+/// lose frames somewhere, and waiting would lose them on every port.
 fn flush(out: &mut Out, work: &mut WorkCounters) {
     let staged = out.staged.len();
     if staged == 0 {
         return;
     }
-    let mut bytes: u64 = out.staged.iter().map(|frame| frame.len() as u64).sum();
-    for _ in 0..SEND_TRIES {
-        out.tx.send(&mut out.staged);
-        if out.staged.is_empty() {
-            break;
-        }
-    }
-    let unsent = out.staged.len();
-    bytes -= out.staged.iter().map(|frame| frame.len() as u64).sum::<u64>();
-    work.tx_packets += (staged - unsent) as u64;
-    work.tx_bytes += bytes;
-    work.tx_full += unsent as u64;
-    out.staged.clear();
+    let sent = out.egress.send(&mut out.staged);
+    work.tx_packets += sent as u64;
+    work.tx_full += (staged - sent) as u64;
 }
 
-const NO_FRAME: Frame<'static> =
-    Frame { bytes: &[], link: Link::Ethernet, role: Role::Outside, zone: 0, checksum: Checksum::Unknown };
+/// Frames that were freed as they came in.
+fn refused(ingress: &Ingress) -> u64 {
+    let refused = ingress.refused();
+    refused.lies.total() + refused.oversize
+}
 
 const NO_OUTCOME: Outcome =
     Outcome { class: None, direction: None, reason: None, verdict: Verdict::Forward, releases: None };

@@ -6,15 +6,15 @@ use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::{Cursor, Tracker};
 
 use super::clock::{Clock, Reading};
+use crate::bus::WorkerEnd;
 use crate::bus::command::{Command, Page, Ticket};
 use crate::bus::report::WorkCounters;
-use crate::bus::WorkerEnd;
 
 /// Flows copied out in one turn: about 3 us of work, less than a burst.
 const PAGE_SLICE: usize = 32;
 
 /// Flows ended in one turn; each may make an event.
-pub const FLUSH_SLICE: u32 = 64;
+pub(super) const FLUSH_SLICE: u32 = 64;
 
 /// What a command may look at and change.
 pub(super) struct Desk<'a> {

@@ -53,7 +53,8 @@ pub fn start(
             return Err(ThreadError::Pin { worker: number, core });
         }
         // Dropped after the worker, whose frames go home through this thread's cache.
-        let _registered = eal.register_thread().map_err(|error| ThreadError::Register { worker: number, error })?;
+        let _registered =
+            eal.register_thread().map_err(|error| ThreadError::Register { worker: number, error })?;
         worker.run();
         drop(worker);
         Ok(())

@@ -473,10 +473,11 @@ unsafe fn set_up(id: u16, config: &PortConfig, pool: &Mempool) -> Result<(), (&'
             wanted.rxmode.mq_mode = sys::DPDK_MQ_RX_RSS as _;
             wanted.rx_adv_conf.rss_conf.rss_hf = hashes;
         }
-        done("configuring", sys::rte_eth_dev_configure(id, config.rx_queues, config.tx_queues, &wanted))?;
-
+        // Configuring writes the MTU down without telling drivers that have the kernel set it.
         let mut mtu = 0;
-        if sys::rte_eth_dev_get_mtu(id, &mut mtu) != 0 || mtu != config.mtu {
+        let mtu_stands = sys::rte_eth_dev_get_mtu(id, &mut mtu) == 0 && mtu == config.mtu;
+        done("configuring", sys::rte_eth_dev_configure(id, config.rx_queues, config.tx_queues, &wanted))?;
+        if !mtu_stands {
             // Drivers that take the MTU from the configuration alone have no such call.
             let errno = sys::rte_eth_dev_set_mtu(id, config.mtu);
             if errno != -NOT_SUPPORTED {

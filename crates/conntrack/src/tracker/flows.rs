@@ -37,10 +37,17 @@ pub(super) struct Before {
 
 impl Flows {
     pub(super) fn memory_bytes(max_entries: u32) -> usize {
-        <Table>::memory_bytes(max_entries) + Wheel::memory_bytes(max_entries) + Cold::memory_bytes(max_entries)
+        <Table>::memory_bytes(max_entries)
+            + Wheel::memory_bytes(max_entries)
+            + Cold::memory_bytes(max_entries)
     }
 
-    pub(super) fn new(max_entries: u32, accounting: bool, hint: PrefetchHint, memory: &mut Memory) -> Option<Self> {
+    pub(super) fn new(
+        max_entries: u32,
+        accounting: bool,
+        hint: PrefetchHint,
+        memory: &mut Memory,
+    ) -> Option<Self> {
         Some(Self {
             table: Table::new(max_entries, hint, memory)?,
             wheel: Wheel::new(max_entries, memory)?,
@@ -172,7 +179,10 @@ impl Flows {
             proto::GRE => {
                 let gre = vars.gre();
                 let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
-                ProtoView::Gre { timeout_secs: secs(gre.timeout), stream_timeout_secs: secs(gre.stream_timeout) }
+                ProtoView::Gre {
+                    timeout_secs: secs(gre.timeout),
+                    stream_timeout_secs: secs(gre.stream_timeout),
+                }
             }
             _ => ProtoView::None,
         };
