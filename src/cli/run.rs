@@ -7,6 +7,7 @@ use clap::Args;
 use super::{ConfigFile, Done, Failure};
 use crate::app;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::preflight::{self, Status};
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
@@ -34,6 +35,12 @@ impl Run {
 }
 
 pub(super) fn doctor(file: &ConfigFile) -> Done {
-    let _config = file.load()?;
-    Ok(())
+    let findings = app::doctor(&file.load()?).map_err(|error| Failure::Failed(error.to_string()))?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    match preflight::worst(&findings) {
+        Status::Fail => Err(Failure::Failed("it will not run until what failed is mended".to_owned())),
+        Status::Ok | Status::Warn => Ok(()),
+    }
 }
