@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod event;
+pub mod fragment;
 pub mod key;
 pub mod policy;
 pub mod table;

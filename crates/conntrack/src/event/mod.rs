@@ -2,9 +2,14 @@
 //! A full buffer loses events and counts them; it never waits.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::key::{FlowKey, Side};
+use crate::table::entry::status;
 use crate::tick::Tick;
+use crate::track::sctp::SctpState;
+use crate::track::tcp::TcpState;
+use crate::wire::{Addr, Family, icmp, proto};
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,34 @@ pub enum TupleIds {
     Icmp { icmp_type: u8, code: u8, id: u16 },
     Gre { srckey: u16, dstkey: u16 },
     None,
+}
+
+impl Tuple {
+    /// The tuple of a packet of this flow that comes from `side`.
+    pub fn of(key: &FlowKey, side: Side) -> Self {
+        let address = |addr: &Addr| match key.family() {
+            Family::V4 => {
+                let [a, b, c, d, ..] = addr.0;
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(addr.0)),
+        };
+        let ids = match key.proto {
+            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+                TupleIds::Ports { sport: key.id(side), dport: key.id(side.other()) }
+            }
+            proto::ICMP | proto::ICMPV6 => {
+                let asker = key.asker();
+                let [request, code] = key.id(asker.other()).to_be_bytes();
+                let icmp_type =
+                    if side == asker { request } else { icmp::answer_type(key.family(), request) };
+                TupleIds::Icmp { icmp_type, code, id: key.id(asker) }
+            }
+            proto::GRE => TupleIds::Gre { srckey: key.id(side), dstkey: key.id(side.other()) },
+            _ => TupleIds::None,
+        };
+        Self { src: address(key.addr(side)), dst: address(key.addr(side.other())), ids }
+    }
 }
 
 /// One direction's counters. Bytes count from the IP header.
@@ -59,11 +92,19 @@ pub enum ProtoView {
     /// Window scale and flags as (original, reply). Flag bits as in ctnetlink: 1 window scale, 2 SACK permitted,
     /// 4 sent FIN first, 8 liberal, 16 data unacknowledged, 32 highest ack known, 64 challenge ack expected,
     /// 128 simultaneous open.
-    Tcp { wscale: [u8; 2], flags: [u8; 2] },
+    Tcp {
+        wscale: [u8; 2],
+        flags: [u8; 2],
+    },
     /// Verification tags as (original, reply), in network order as ctnetlink gives them.
-    Sctp { vtag: [u32; 2] },
+    Sctp {
+        vtag: [u32; 2],
+    },
     /// Timeouts copied at creation, in seconds.
-    Gre { timeout_secs: u32, stream_timeout_secs: u32 },
+    Gre {
+        timeout_secs: u32,
+        stream_timeout_secs: u32,
+    },
 }
 
 /// What happened to a flow.
@@ -125,6 +166,11 @@ impl Events {
         Self { buffer: Vec::with_capacity(capacity), enabled: true, lost: 0 }
     }
 
+    /// A buffer that nobody listens to.
+    pub const fn none() -> Self {
+        Self { buffer: Vec::new(), enabled: false, lost: 0 }
+    }
+
     /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
@@ -164,7 +210,20 @@ impl Events {
 impl FlowView {
     /// The state as `conntrack` prints it (TCP and SCTP), with `LISTEN` for SYN_SENT2 in the classic profile.
     pub fn state_name(&self, classic: bool) -> Option<&'static str> {
-        let _ = classic;
-        unimplemented!()
+        match self.proto {
+            proto::TCP => Some(TcpState::from_number(self.state).name(classic)),
+            proto::SCTP => Some(SctpState::from_number(self.state).name()),
+            _ => None,
+        }
+    }
+
+    /// An answer was seen: the absence of `[UNREPLIED]`.
+    pub const fn is_replied(&self) -> bool {
+        self.status & status::SEEN_REPLY != 0
+    }
+
+    /// `[ASSURED]`: a full table does not drop it.
+    pub const fn is_assured(&self) -> bool {
+        self.status & status::ASSURED != 0
     }
 }

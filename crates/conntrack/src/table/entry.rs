@@ -2,6 +2,7 @@
 //! The key is fixed at insertion; each group of the rest that must be consistent is one aligned word.
 
 use crate::key::{Direction, FlowKey, Side};
+use crate::table::memory::Zeroed;
 use crate::track::{gre::GreVars, sctp::SctpVars, tcp::TcpVars, udp::UdpVars};
 
 /// A live flow. The words that carry its counters beyond 32 bits are in [`crate::table::cold`].
@@ -25,6 +26,10 @@ pub struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 
+// SAFETY: made of integers and of `Vars`, all of whose members are integers.
+#[allow(unsafe_code)]
+unsafe impl Zeroed for Entry {}
+
 /// What must change together: one aligned word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
@@ -45,8 +50,15 @@ pub mod status {
     pub const ASSURED: u16 = 2;
     /// The original direction's sender is the key's `hi` endpoint.
     pub const ORIGINAL_HI: u16 = 4;
-    /// The slot holds a live flow.
+    /// The slot holds a live flow. The table sets and clears it.
     pub const LIVE: u16 = 8;
+    /// [`crate::table::cold`] holds a line for this flow; it sets and clears this.
+    pub const COLD: u16 = 16;
+    /// Set by a step whose change of state must be told although the stored state is what it was; the tracker
+    /// clears it.
+    pub const STATE_CHANGED: u16 = 32;
+    /// The upper byte tells flows apart that follow each other in one slot.
+    pub const INCARNATION_SHIFT: u32 = 8;
 }
 
 /// 52 bytes that the flow's protocol interprets. All-zero is every protocol's start, and every bit pattern is a

@@ -1,5 +1,18 @@
 //! Room 1: bytes → views. Total: every input gives a packet, a fragment, something not tracked, or a named
 //! malformation. Owns the layout of headers and their checks; never sees a flow.
+//!
+//! What passes here has every length and checksum right that can be judged without a flow. Which TCP flags may
+//! occur together is left to [`Segment::legal_flags`], because one profile lets flagless segments open flows.
+
+pub mod checksum;
+mod ethernet;
+mod gre;
+pub mod icmp;
+mod ipv4;
+mod ipv6;
+mod sctp;
+mod tcp;
+mod udp;
 
 use crate::track::reason::Reason;
 
@@ -67,23 +80,42 @@ pub struct Packet<'a> {
     pub dst: Addr,
     /// The transport protocol, behind any IPv6 extension headers.
     pub proto: u8,
+    /// TTL in IPv4.
+    pub hop_limit: u8,
     /// Bytes from the start of the IP header to the end of the datagram: what accounting counts.
     pub ip_bytes: u32,
     pub l4: L4<'a>,
 }
 
-/// The transport part. Every check that needs no flow (lengths, flags, checksums) has passed.
+/// The transport part. Every check that needs no flow (lengths, checksums) has passed.
 #[derive(Clone, Copy, Debug)]
 pub enum L4<'a> {
     Tcp(Segment<'a>),
-    Udp { sport: u16, dport: u16 },
-    UdpLite { sport: u16, dport: u16 },
+    Udp {
+        sport: u16,
+        dport: u16,
+    },
+    UdpLite {
+        sport: u16,
+        dport: u16,
+    },
     /// An ICMP or ICMPv6 query or answer of a type that has a pair.
-    IcmpQuery { icmp_type: u8, code: u8, id: u16 },
+    IcmpQuery {
+        icmp_type: u8,
+        code: u8,
+        id: u16,
+    },
     /// An ICMP or ICMPv6 error; `inner` is the quoted packet's start.
-    IcmpError { inner: Quoted },
+    IcmpError {
+        inner: Quoted,
+    },
     Sctp(Sctp<'a>),
-    Gre { version: u8, call_id: u16 },
+    /// Version 1 has a call id; of every other version, and of a header cut short, both are 0: one flow per
+    /// pair of addresses.
+    Gre {
+        version: u8,
+        call_id: u16,
+    },
     Generic,
 }
 
@@ -116,6 +148,7 @@ pub struct Sctp<'a> {
 /// the ICMP type/code/id, or the GRE call id.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted {
+    pub family: Family,
     pub src: Addr,
     pub dst: Addr,
     pub proto: u8,
@@ -141,15 +174,30 @@ pub struct Fragment<'a> {
     pub id: u32,
     /// IPv4: the protocol, part of what ties fragments together. IPv6: the header that follows the fragment header.
     pub proto: u8,
+    /// TTL in IPv4.
+    pub hop_limit: u8,
     /// Bytes before this piece in the datagram's fragmentable part.
     pub offset: u32,
     pub more: bool,
     /// This piece, without any IP or fragment header.
     pub payload: &'a [u8],
-    /// The headers before the piece (unfragmentable part), as they came.
-    pub header: &'a [u8],
-    /// Bytes of the whole IP packet.
+    /// Bytes of the IP header and, in IPv6, the extension headers before the fragment header: what accounting
+    /// counts besides the payload. At least 20 or 40.
+    pub header_bytes: u32,
+}
+
+/// A datagram put together from its fragments. Address, hop limit and header length are those of its first piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    pub family: Family,
+    pub src: Addr,
+    pub dst: Addr,
+    /// IPv6: the header that follows the fragment header, which may be another extension header.
+    pub proto: u8,
+    pub hop_limit: u8,
+    /// What accounting counts: headers without the fragment header, plus payload.
     pub ip_bytes: u32,
+    pub payload: &'a [u8],
 }
 
 /// What one frame turned out to be.
@@ -168,8 +216,138 @@ pub enum Parsed<'a> {
 /// Why a frame is not tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untracked {
-    /// ARP, LLDP, MPLS, ... any ethertype but IPv4 and IPv6.
+    /// ARP, LLDP, MPLS, LLC, PPPoE, ... any ethertype but IPv4 and IPv6, or a third VLAN tag.
     NotIp,
     /// ICMPv6 neighbour discovery and multicast listener messages.
     NeighbourDiscovery,
+}
+
+impl Addr {
+    /// From the four bytes of an IPv4 address in wire order.
+    #[inline(always)]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        Self((u32::from_le_bytes(bytes) as u128).to_le_bytes())
+    }
+}
+
+/// Reads one frame. `checksum` is what the NIC said of it; `verify` off accepts every transport checksum, as
+/// `nf_conntrack_checksum` = 0 does. The IPv4 header checksum is always verified.
+#[inline]
+pub fn parse(bytes: &[u8], link: Link, checksum: Checksum, verify: bool) -> Parsed<'_> {
+    let sums = Sums::new(checksum, verify);
+    match link {
+        Link::Ethernet => match ethernet::payload(bytes) {
+            Ok((ethernet::Ip::V4, ip)) => ipv4::parse(ip, sums),
+            Ok((ethernet::Ip::V6, ip)) => ipv6::parse(ip, sums),
+            Err(other) => other,
+        },
+        Link::Ip => match bytes.first().map(|first| first >> 4) {
+            Some(4) => ipv4::parse(bytes, sums),
+            Some(6) => ipv6::parse(bytes, sums),
+            Some(_) => Parsed::Malformed(Reason::IpHeader),
+            None => Parsed::Malformed(Reason::IpTruncated),
+        },
+    }
+}
+
+/// Reads a datagram that was put together from fragments; never gives [`Parsed::Fragment`] or
+/// [`Parsed::Malformed`]. No NIC has seen its transport checksum whole, so `verify` alone decides.
+pub fn parse_datagram<'a>(datagram: &Datagram<'a>, verify: bool) -> Parsed<'a> {
+    let ip = Ip {
+        family: datagram.family,
+        src: datagram.src,
+        dst: datagram.dst,
+        hop_limit: datagram.hop_limit,
+        ip_bytes: datagram.ip_bytes,
+    };
+    let sums = Sums::new(Checksum::Unknown, verify);
+    match datagram.family {
+        Family::V4 => transport(ip, datagram.proto, datagram.payload, sums),
+        Family::V6 => match ipv6::skip_extensions(datagram.proto, datagram.payload) {
+            Ok((proto, payload)) => transport(ip, proto, payload, sums),
+            Err(reason) => Parsed::Invalid(reason),
+        },
+    }
+}
+
+/// What to do about a transport checksum.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sums {
+    Verify,
+    Accept,
+    Refuse,
+}
+
+impl Sums {
+    #[inline(always)]
+    fn new(checksum: Checksum, verify: bool) -> Self {
+        match (verify, checksum) {
+            (false, _) | (true, Checksum::Good) => Self::Accept,
+            (true, Checksum::Unknown) => Self::Verify,
+            (true, Checksum::Bad) => Self::Refuse,
+        }
+    }
+
+    /// Whether the checksum passes; `right` computes it, only if that is needed.
+    #[inline(always)]
+    fn pass(self, right: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Accept => true,
+            Self::Verify => right(),
+            Self::Refuse => false,
+        }
+    }
+}
+
+/// The IP header's part of a [`Packet`].
+#[derive(Clone, Copy)]
+struct Ip {
+    family: Family,
+    src: Addr,
+    dst: Addr,
+    hop_limit: u8,
+    ip_bytes: u32,
+}
+
+impl Ip {
+    #[inline(always)]
+    fn packet<'a>(self, proto: u8, l4: L4<'a>) -> Parsed<'a> {
+        let Self { family, src, dst, hop_limit, ip_bytes } = self;
+        Parsed::Packet(Packet { family, src, dst, proto, hop_limit, ip_bytes, l4 })
+    }
+
+    /// The sum of the pseudo header of `proto` over `bytes` of transport data.
+    #[inline(always)]
+    fn pseudo(&self, proto: u8, bytes: usize) -> checksum::Sum {
+        checksum::pseudo(&self.src, &self.dst, proto, bytes)
+    }
+}
+
+/// Reads the transport header of `proto` at the start of `payload`, the whole rest of the datagram.
+#[inline]
+fn transport<'a>(ip: Ip, proto: u8, payload: &'a [u8], sums: Sums) -> Parsed<'a> {
+    match (proto, ip.family) {
+        (proto::TCP, _) => tcp::parse(ip, payload, sums),
+        (proto::UDP, _) => udp::parse(ip, payload, sums),
+        (proto::UDPLITE, _) => udp::parse_lite(ip, payload, sums),
+        (proto::ICMP, Family::V4) => icmp::parse_v4(ip, payload, sums),
+        (proto::ICMPV6, Family::V6) => icmp::parse_v6(ip, payload, sums),
+        (proto::ICMP, Family::V6) | (proto::ICMPV6, Family::V4) => Parsed::Invalid(Reason::ProtocolFamily),
+        (proto::SCTP, _) => sctp::parse(ip, payload, sums),
+        (proto::GRE, _) => gre::parse(ip, payload),
+        _ => ip.packet(proto, L4::Generic),
+    }
+}
+
+/// Two bytes in network order.
+#[inline(always)]
+fn be16(bytes: [u8; 2]) -> u16 {
+    u16::from_be_bytes(bytes)
+}
+
+/// The two ports at the start of a TCP, UDP, UDP-Lite or SCTP header.
+#[inline(always)]
+fn ports(head: &[u8; 4]) -> (u16, u16) {
+    let [a, b, c, d] = *head;
+    (be16([a, b]), be16([c, d]))
 }

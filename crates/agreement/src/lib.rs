@@ -1,0 +1,8 @@
+//! How the tracker is held against Linux: one form for what either of them shows of a packet ([`shown`]),
+//! a player that drives the tracker by a virtual clock ([`play`]), and the comparison ([`compare`]).
+//! The recorded corpus, random programs against the live kernel and the shadow run all use these three.
+
+pub mod compare;
+pub mod play;
+pub mod settings;
+pub mod shown;

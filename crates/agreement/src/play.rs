@@ -1,0 +1,284 @@
+//! Drives a tracker packet by packet, with the clock and the bookkeeping of whoever recorded the kernel:
+//! entries are numbered by their making, and everything is shown after every packet.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use conntrack::event::{EventKind as TrackerEvent, Events, FlowView, ProtoView, Tuple};
+use conntrack::policy::{Action, Class, Policy, Role, Rule};
+use conntrack::table::entry::status as flow_status;
+use conntrack::table::memory::Memory;
+use conntrack::tick::Tick;
+use conntrack::track::reason::Reason;
+use conntrack::track::settings::Settings;
+use conntrack::tracker::{Cursor, ExpireBudget, Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+use conntrack::wire::{Checksum, Link};
+
+use crate::settings::KernelSettings;
+use crate::shown::{self, Entry, Event, EventKind, Shown, Tcp};
+
+/// More flows than any scenario makes; the table's memory is cleared for each.
+const MAX_FLOWS: u32 = 1024;
+const MAX_DATAGRAMS: u16 = 64;
+/// One packet makes at most a few events, and a clock that jumps ends every flow.
+const MAX_EVENTS: usize = 4 * MAX_FLOWS as usize;
+
+/// What becomes of a packet behind the tracker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on its way.
+    Forwarded,
+    /// It is dropped before it leaves: if it is the first of a flow, the flow is not inserted.
+    DroppedIfNew,
+}
+
+/// A tracker, emptied for each scenario.
+pub struct Player {
+    region: Region,
+    tracker: Option<Tracker>,
+    events: Events,
+    views: Vec<FlowView>,
+    /// Flows whose making was announced, oldest first.
+    live: Vec<(Identity, u32)>,
+    created: u32,
+    announced: bool,
+    reason: Option<&'static str>,
+}
+
+/// Tells one flow from every other, and from its later incarnations.
+type Identity = (u32, Tuple, u16);
+
+impl Player {
+    /// Takes all the memory that scenarios will need.
+    pub fn new() -> Self {
+        let need = Tracker::memory_bytes(&limits()).expect("the limits are constants");
+        Self {
+            region: Region::zeroed(need),
+            tracker: None,
+            events: Events::with_capacity(MAX_EVENTS),
+            views: Vec::with_capacity(MAX_FLOWS as usize),
+            live: Vec::new(),
+            created: 0,
+            announced: true,
+            reason: None,
+        }
+    }
+
+    /// Starts again with an empty table.
+    pub fn start(&mut self, settings: &KernelSettings) {
+        self.tracker = None;
+        self.region.clear();
+        // SAFETY: the region is zeroed, aligned to 128 bytes and this player's own; it outlives the tracker,
+        // which is dropped before the region is cleared or freed, and there is only one tracker at a time.
+        let memory = unsafe { Memory::mapped(self.region.base, self.region.layout.size()) };
+        let tracker = Tracker::new(limits(), settings.tracker, policy(), OnFull::DropNew, memory);
+        self.tracker = Some(tracker.expect("the memory is as large as the limits need"));
+        self.events.clear();
+        self.events.set_enabled(settings.events);
+        self.announced = settings.events;
+        self.live.clear();
+        self.created = 0;
+    }
+
+    /// Changes the settings between two packets.
+    pub fn configure(&mut self, settings: Settings) {
+        self.tracker().configure(settings, policy(), OnFull::DropNew);
+    }
+
+    /// Moves the clock to `now`, hands in one packet (no link header) and shows what came of it.
+    pub fn packet(&mut self, now: Tick, bytes: &[u8], checksum: Checksum, fate: Fate, out: &mut Shown) {
+        out.clear();
+        self.advance(now);
+        let role = match fate {
+            Fate::Forwarded => Role::Inside,
+            Fate::DroppedIfNew => Role::Outside,
+        };
+        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        let mut outcomes = [Outcome {
+            class: None,
+            direction: None,
+            reason: None,
+            verdict: Verdict::Forward,
+            releases: None,
+        }];
+        let (tracker, events) = (self.tracker.as_mut().expect("started"), &mut self.events);
+        tracker.on_burst(now, &[frame], &mut outcomes, events);
+        // Nothing is held here: the frame's bytes are the caller's, and a held fragment has no outcome to wait for.
+        for _ in 0..MAX_DATAGRAMS {
+            if tracker.take_discarded().is_none() {
+                break;
+            }
+        }
+        let [outcome] = outcomes;
+        out.class = outcome.class;
+        out.direction = outcome.direction;
+        self.reason = outcome.reason.map(Reason::explain);
+        self.show(now, out);
+    }
+
+    /// Moves the clock to `now` and shows the table.
+    pub fn look(&mut self, now: Tick, out: &mut Shown) {
+        out.clear();
+        self.advance(now);
+        self.show(now, out);
+    }
+
+    /// Why the last packet was INVALID or malformed, in words.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.reason
+    }
+
+    /// The tracker itself.
+    pub fn tracker(&mut self) -> &mut Tracker {
+        self.tracker.as_mut().expect("`start` comes first")
+    }
+
+    fn advance(&mut self, now: Tick) {
+        let (tracker, events) = (self.tracker.as_mut().expect("`start` comes first"), &mut self.events);
+        // The clock may have jumped over days: each turn moves the wheel, and the number of turns has an end.
+        for _ in 0..1_000_000 {
+            if !tracker.on_tick(now, ExpireBudget { flows: 4 * MAX_FLOWS }, events).more {
+                return;
+            }
+        }
+        panic!("the wheel did not come to rest at {now:?}");
+    }
+
+    fn show(&mut self, now: Tick, out: &mut Shown) {
+        for event in self.events.as_slice() {
+            let identity = identity(&event.flow);
+            let (kind, n) = match event.kind {
+                TrackerEvent::New => {
+                    self.created += 1;
+                    self.live.push((identity, self.created));
+                    (EventKind::New, self.created)
+                }
+                TrackerEvent::Update => (EventKind::Update, number(&self.live, &identity)),
+                TrackerEvent::Destroy(_) => {
+                    let n = number(&self.live, &identity);
+                    self.live.retain(|(other, _)| *other != identity);
+                    (EventKind::Destroy, n)
+                }
+            };
+            let alive = kind != EventKind::Destroy;
+            out.events.push(Event {
+                kind,
+                n,
+                timeout: alive.then_some(event.flow.timeout_secs),
+                state: if alive { event.flow.state_name(false) } else { None },
+                status: alive.then(|| kernel_status(event.flow.status)),
+            });
+        }
+        self.events.clear();
+        // Who announces nothing is also shown nothing: entries are found by their announcement.
+        if !self.announced {
+            return;
+        }
+        let tracker = self.tracker.as_ref().expect("`start` comes first");
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            self.views.clear();
+            cursor = tracker.page(now, from, &mut self.views);
+            out.entries
+                .extend(self.views.iter().map(|view| entry(view, number(&self.live, &identity(view)))));
+        }
+        out.entries.sort_by_key(|entry| entry.n);
+    }
+}
+
+impl Default for Player {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_entries: MAX_FLOWS,
+        max_datagrams: MAX_DATAGRAMS,
+        hash_key: [
+            0x243f_6a88_85a3_08d3,
+            0x1319_8a2e_0370_7344,
+            0xa409_3822_299f_31d0,
+            0x082e_fa98_ec4e_6c89,
+        ],
+    }
+}
+
+/// Everything passes, but what would open a flow from outside: see [`Fate::DroppedIfNew`].
+fn policy() -> Policy {
+    let new = Rule {
+        from: Some(Role::Outside),
+        classes: 1 << Class::New as u8,
+        new_needs_syn: false,
+        action: Action::Drop,
+    };
+    Policy::new(&[new], Action::Accept).expect("one rule fits")
+}
+
+fn identity(view: &FlowView) -> Identity {
+    (view.id, view.original, view.zone)
+}
+
+fn number(live: &[(Identity, u32)], identity: &Identity) -> u32 {
+    live.iter().find(|(other, _)| other == identity).map_or(0, |(_, n)| *n)
+}
+
+fn kernel_status(bits: u16) -> u32 {
+    let seen = if bits & flow_status::SEEN_REPLY != 0 { shown::status::SEEN_REPLY } else { 0 };
+    let assured = if bits & flow_status::ASSURED != 0 { shown::status::ASSURED } else { 0 };
+    seen | assured | shown::status::CONFIRMED
+}
+
+fn entry(view: &FlowView, n: u32) -> Entry {
+    let (tcp, vtag) = match view.vars {
+        ProtoView::Tcp { wscale, flags } => (Some(Tcp { wscale, flags }), None),
+        ProtoView::Sctp { vtag } => (None, Some(vtag)),
+        ProtoView::Gre { .. } | ProtoView::None => (None, None),
+    };
+    Entry {
+        n,
+        proto: view.proto,
+        timeout: view.timeout_secs,
+        state: view.state_name(false),
+        status: kernel_status(view.status),
+        original: view.original,
+        reply: view.reply,
+        count: view.count,
+        tcp,
+        vtag,
+        mark: 0,
+        zone: view.zone,
+    }
+}
+
+/// Zeroed memory of the alignment that trackers ask for.
+struct Region {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the region is plain memory that only its owner reaches.
+unsafe impl Send for Region {}
+
+impl Region {
+    fn zeroed(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(128), 128).expect("the limits are small");
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        Self { base, layout }
+    }
+
+    fn clear(&mut self) {
+        // SAFETY: `base` is valid for `layout.size()` bytes, and no tracker uses it now.
+        unsafe { self.base.as_ptr().write_bytes(0, self.layout.size()) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout in `zeroed`, freed once.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}

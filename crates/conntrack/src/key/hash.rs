@@ -1,0 +1,311 @@
+//! The keyed hash of a [`FlowKey`]: 64 bits, from which the table takes its bucket and the steering its owner.
+//!
+//! Keyed per boot, so that nobody can choose addresses and ports that meet in one bucket. Two ways compute it: AES
+//! rounds where the processor has them, folded multiplication elsewhere. They give different numbers; a process
+//! uses one of them throughout.
+#![allow(unsafe_code)]
+
+use super::FlowKey;
+
+/// What the processor can do. Only [`Cpu::detect`] claims an instruction, which makes [`Hasher`] sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    aes: bool,
+}
+
+impl Cpu {
+    /// Asks the processor.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // Intel SDM volume 2, CPUID leaf 1: ECX bit 25 is AES; SSE2 belongs to every x86-64.
+            #[allow(unused_unsafe)]
+            // SAFETY: every x86-64 processor has the CPUID instruction and its leaf 1.
+            let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
+            Self { aes: leaf.ecx >> 25 & 1 == 1 }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Self::portable()
+    }
+
+    /// Nothing beyond what every processor has.
+    pub const fn portable() -> Self {
+        Self { aes: false }
+    }
+}
+
+/// A hash function with its secret.
+#[derive(Clone, Copy)]
+pub struct Hasher {
+    /// Four 128-bit round keys, or eight words to fold with.
+    secret: [u64; 8],
+    aes: bool,
+}
+
+impl core::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The secret stays out of logs.
+        f.debug_struct("Hasher").field("aes", &self.aes).finish_non_exhaustive()
+    }
+}
+
+impl Hasher {
+    /// A hash keyed by `key`, random per boot.
+    pub fn new(key: [u64; 4], cpu: Cpu) -> Self {
+        let mut secret = [0; 8];
+        for (i, word) in secret.iter_mut().enumerate() {
+            // Each word depends on the whole key; the constants only tell the words apart.
+            // They are the fractional digits of pi, as 64-bit words.
+            let salt = [0x243f_6a88_85a3_08d3u64, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0][i % 3];
+            let mut mixed = salt.rotate_left(i as u32 * 7);
+            for part in key {
+                mixed = fold(mixed ^ part, 0x9e37_79b9_7f4a_7c15).wrapping_add(part.rotate_left(i as u32));
+            }
+            *word = mixed ^ key[i % 4];
+        }
+        Self { secret, aes: cpu.aes }
+    }
+
+    /// The hash of `key`: the same for both directions of a flow, as their key is the same.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.aes {
+            // SAFETY: `aes` is only set by `Cpu::detect`, which saw the processor's AES flag.
+            return unsafe { aes::hash(&self.secret, key) };
+        }
+        portable(&self.secret, key)
+    }
+
+    /// The hashes of a burst's keys, into the front of `hashes`; as many as the shorter of the two holds.
+    #[inline]
+    pub fn hash_all(&self, keys: &[FlowKey], hashes: &mut [u64]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.aes {
+            // SAFETY: as in `hash`.
+            return unsafe { aes::hash_all(&self.secret, keys, hashes) };
+        }
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = portable(&self.secret, key);
+        }
+    }
+}
+
+/// The key's last eight bytes: ids, zone, protocol, kind.
+#[inline(always)]
+fn tail(key: &FlowKey) -> u64 {
+    u64::from(key.lo_id)
+        | u64::from(key.hi_id) << 16
+        | u64::from(key.zone) << 32
+        | u64::from(key.proto) << 48
+        | u64::from(key.kind) << 56
+}
+
+#[inline(always)]
+fn words(addr: &crate::wire::Addr) -> (u64, u64) {
+    let bits = u128::from_le_bytes(addr.0);
+    (bits as u64, (bits >> 64) as u64)
+}
+
+/// Both halves of a 128-bit product, one onto the other.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// Folded multiplication: each factor holds a word of the secret, so that no chosen word makes a product vanish.
+#[inline]
+fn portable(secret: &[u64; 8], key: &FlowKey) -> u64 {
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = *secret;
+    let ((a, b), (c, d)) = (words(&key.lo), words(&key.hi));
+    let lo = fold(a ^ s0, b ^ s1);
+    let hi = fold(c ^ s2, d ^ s3);
+    // Turned, so that the same word at both ends does not cancel out.
+    let mixed = fold(lo ^ s4, hi.rotate_left(32) ^ s5 ^ tail(key));
+    fold(mixed ^ s6, lo ^ hi ^ tail(key) ^ s7) ^ mixed
+}
+
+#[cfg(target_arch = "x86_64")]
+mod aes {
+    use core::arch::x86_64::{__m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_xor_si128};
+
+    use super::{FlowKey, tail, words};
+
+    /// The addresses and the rest go through two rounds side by side, which spreads each byte over its whole
+    /// block; joined one onto the other, they go through two or three more.
+    #[target_feature(enable = "aes")]
+    #[inline]
+    pub(super) fn hash(secret: &[u64; 8], key: &FlowKey) -> u64 {
+        let [a, b, c, d, e, f, g, h] = *secret;
+        let (k0, k1, k2, k3) = (block(a, b), block(c, d), block(e, f), block(g, h));
+        let ((lo0, lo1), (hi0, hi1)) = (words(&key.lo), words(&key.hi));
+        let lo = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(lo0, lo1), k0), k1), k2);
+        let hi = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(hi0, hi1), k1), k2), k3);
+        let rest = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(tail(key), 0), k2), k3), k0);
+        let joined = _mm_aesenc_si128(lo, hi);
+        let joined = _mm_aesenc_si128(_mm_xor_si128(joined, rest), k1);
+        let joined = _mm_aesenc_si128(joined, k3);
+        _mm_cvtsi128_si64(joined).cast_unsigned()
+    }
+
+    /// One function for the burst, so that the rounds of several keys overlap.
+    #[target_feature(enable = "aes")]
+    pub(super) fn hash_all(secret: &[u64; 8], keys: &[FlowKey], hashes: &mut [u64]) {
+        for (out, key) in hashes.iter_mut().zip(keys) {
+            *out = hash(secret, key);
+        }
+    }
+
+    #[target_feature(enable = "aes")]
+    #[inline]
+    fn block(low: u64, high: u64) -> __m128i {
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::key::kind;
+    use crate::wire::Addr;
+
+    const KEY: [u64; 4] = [0x0123_4567_89ab_cdef, 0xfeed_face_dead_beef, 42, 0];
+
+    /// Every way that this machine can hash.
+    fn hashers() -> Vec<Hasher> {
+        let mut all = vec![Hasher::new(KEY, Cpu::portable())];
+        if Cpu::detect().aes {
+            all.push(Hasher::new(KEY, Cpu::detect()));
+        }
+        all
+    }
+
+    fn v4(lo: u32, hi: u32, lo_id: u16, hi_id: u16) -> FlowKey {
+        FlowKey {
+            lo: Addr::v4(lo.to_be_bytes()),
+            hi: Addr::v4(hi.to_be_bytes()),
+            lo_id,
+            hi_id,
+            zone: 0,
+            proto: 6,
+            kind: kind::LIVE,
+        }
+    }
+
+    fn to_bytes(key: &FlowKey) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&key.lo.0);
+        bytes[16..32].copy_from_slice(&key.hi.0);
+        bytes[32..].copy_from_slice(&tail(key).to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 40]) -> FlowKey {
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        FlowKey {
+            lo: Addr(bytes[..16].try_into().unwrap()),
+            hi: Addr(bytes[16..32].try_into().unwrap()),
+            lo_id: word(32),
+            hi_id: word(34),
+            zone: word(36),
+            proto: bytes[38],
+            kind: bytes[39],
+        }
+    }
+
+    #[test]
+    fn each_bit_of_the_key_turns_about_half_of_the_hash() {
+        for hasher in hashers() {
+            for bit in 0..320 {
+                let (mut turned, mut per_bit) = (0, [0u32; 64]);
+                for n in 0..256u32 {
+                    let key = v4(n.wrapping_mul(0x9e37_79b1), n, n as u16, 443);
+                    let mut bytes = to_bytes(&key);
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    let difference = hasher.hash(&key) ^ hasher.hash(&from_bytes(&bytes));
+                    turned += difference.count_ones();
+                    for (i, count) in per_bit.iter_mut().enumerate() {
+                        *count += (difference >> i & 1) as u32;
+                    }
+                }
+                // 16384 coins: half is 8192, the deviation 64; 256 coins: half is 128, the deviation 8.
+                assert!((7700..=8700).contains(&turned), "{hasher:?} bit {bit}: {turned} of 16384");
+                assert!(per_bit.iter().all(|n| (76..=180).contains(n)), "{hasher:?} bit {bit}: {per_bit:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn neighbouring_flows_spread_evenly_over_buckets_and_tags() {
+        for hasher in hashers() {
+            // One client, one server, every port: the least that real traffic differs by.
+            let mut low = vec![0u32; 1024];
+            let mut high = vec![0u32; 1024];
+            let mut seen = HashSet::new();
+            for port in 0..=u16::MAX {
+                let hash = hasher.hash(&v4(0x0a00_0001, 0x0a00_0002, port, 80));
+                low[(hash & 1023) as usize] += 1;
+                high[(hash >> 54) as usize] += 1;
+                assert!(seen.insert(hash), "port {port} collides");
+            }
+            // 64 in each on average, deviation 8.
+            for slots in [low, high] {
+                let most = slots.iter().max().unwrap();
+                let squares: f64 = slots.iter().map(|&n| (f64::from(n) - 64.0).powi(2) / 64.0).sum();
+                assert!(*most < 64 + 7 * 8, "{hasher:?}: {most} in one slot");
+                // Chi squared with 1023 degrees of freedom has the deviation 45.
+                assert!((800.0..1250.0).contains(&squares), "{hasher:?}: chi squared {squares}");
+            }
+        }
+    }
+
+    #[test]
+    fn swapped_or_mirrored_endpoints_and_the_family_hash_apart() {
+        for hasher in hashers() {
+            let key = v4(0x0a00_0001, 0x0a00_0002, 1000, 80);
+            let others = [
+                FlowKey { lo: key.hi, hi: key.lo, ..key },
+                FlowKey { lo_id: key.hi_id, hi_id: key.lo_id, ..key },
+                FlowKey { kind: key.kind | kind::V6, ..key },
+                FlowKey { kind: key.kind | kind::ASKER_HI, ..key },
+                FlowKey { zone: 1, ..key },
+                FlowKey { proto: 17, ..key },
+            ];
+            for other in others {
+                assert_ne!(hasher.hash(&key), hasher.hash(&other), "{hasher:?} {other:?}");
+            }
+            let same: HashSet<u64> = (0..1000).map(|n| hasher.hash(&v4(n, n, 5, 5))).collect();
+            assert_eq!(same.len(), 1000, "{hasher:?}: equal endpoints cancel out");
+        }
+    }
+
+    #[test]
+    fn another_secret_gives_another_hash() {
+        let key = v4(1, 2, 3, 4);
+        for cpu in [Cpu::portable(), Cpu::detect()] {
+            let mut seen = HashSet::new();
+            for bit in 0..256 {
+                let mut secret = [0; 4];
+                secret[bit / 64] = 1 << (bit % 64);
+                assert!(seen.insert(Hasher::new(secret, cpu).hash(&key)), "secret bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_hashes_as_its_keys_do_one_by_one() {
+        for hasher in hashers() {
+            let keys: Vec<FlowKey> = (0..67).map(|n| v4(n, !n, n as u16, 1)).collect();
+            let mut hashes = vec![0; 64];
+            hasher.hash_all(&keys, &mut hashes);
+            for (key, hash) in keys.iter().zip(&hashes) {
+                assert_eq!(hasher.hash(key), *hash);
+            }
+        }
+    }
+}

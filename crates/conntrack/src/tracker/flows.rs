@@ -1,0 +1,223 @@
+//! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
+
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, Tuple};
+use crate::key::{Direction, FlowKey, Side};
+use crate::table::cold::Cold;
+use crate::table::entry::{Entry, status};
+use crate::table::memory::Memory;
+use crate::table::{FlowIndex, Full, PrefetchHint, Table};
+use crate::tick::{Tick, until};
+use crate::timer::wheel::Wheel;
+use crate::track::timeout::TimeoutKey;
+use crate::wire::proto;
+
+use super::{Counters, StateCounts};
+
+/// The flows of one core.
+#[derive(Debug)]
+pub(super) struct Flows {
+    pub(super) table: Table,
+    pub(super) wheel: Wheel,
+    pub(super) cold: Cold,
+    pub(super) states: StateCounts,
+    pub(super) accounting: bool,
+    /// Told apart: two flows that follow each other in one slot within a tick.
+    incarnation: u8,
+}
+
+/// Why a flow was not made.
+pub(super) type Refused = Full;
+
+/// How a flow looked before a step, to see afterwards what has changed.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    state: u8,
+    status: u16,
+}
+
+impl Flows {
+    pub(super) fn memory_bytes(max_entries: u32) -> usize {
+        <Table>::memory_bytes(max_entries) + Wheel::memory_bytes(max_entries) + Cold::memory_bytes(max_entries)
+    }
+
+    pub(super) fn new(max_entries: u32, accounting: bool, hint: PrefetchHint, memory: &mut Memory) -> Option<Self> {
+        Some(Self {
+            table: Table::new(max_entries, hint, memory)?,
+            wheel: Wheel::new(max_entries, memory)?,
+            cold: Cold::new(max_entries, memory)?,
+            states: StateCounts::default(),
+            accounting,
+            incarnation: 0,
+        })
+    }
+
+    /// Puts a flow in whose first step has been taken.
+    #[inline]
+    pub(super) fn make(&mut self, now: Tick, hash: u64, mut entry: Entry) -> Result<FlowIndex, Refused> {
+        self.incarnation = self.incarnation.wrapping_add(1);
+        entry.head.status |= u16::from(self.incarnation) << status::INCARNATION_SHIFT;
+        let flow = self.table.insert(hash, entry)?;
+        self.arm(now, flow);
+        self.states.add(self.table.entry(flow));
+        Ok(flow)
+    }
+
+    /// Takes a flow out and tells of it.
+    pub(super) fn end(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        flow: FlowIndex,
+        reason: DestroyReason,
+        counters: &mut Counters,
+        events: &mut Events,
+    ) {
+        self.disarm(flow);
+        self.bury(now, hash, flow, reason, counters, events);
+    }
+
+    /// As [`Flows::end`], for a flow that the wheel holds no reference to any more.
+    pub(super) fn bury(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        flow: FlowIndex,
+        reason: DestroyReason,
+        counters: &mut Counters,
+        events: &mut Events,
+    ) {
+        counters.destroyed[reason as usize] += 1;
+        if events.enabled() {
+            events.push(Event { at: now, kind: EventKind::Destroy(reason), flow: self.view(now, flow) });
+        }
+        self.states.remove(self.table.entry(flow));
+        self.cold.forget(flow, self.table.entry_mut(flow));
+        let found = self.table.remove(hash, flow);
+        debug_assert!(found, "a live flow is in the index under its own hash");
+    }
+
+    /// Has the wheel look at the flow at its deadline; it holds no reference to it now.
+    pub(super) fn arm(&mut self, now: Tick, flow: FlowIndex) {
+        let entry = self.table.entry_mut(flow);
+        let left = until(entry.head.deadline, now.low()).max(0);
+        let armed = self.wheel.arm(now, Tick(now.0 + left as u64), flow);
+        entry.armed = armed.at;
+        entry.wheel_pos = armed.pos;
+    }
+
+    fn disarm(&mut self, flow: FlowIndex) {
+        let position = self.table.entry(flow).wheel_pos;
+        if let Some(moved) = self.wheel.remove(position) {
+            self.table.entry_mut(moved.flow).wheel_pos = moved.pos;
+        }
+    }
+
+    /// After the deadline moved: the wheel must not look later than that.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, now: Tick, flow: FlowIndex) {
+        let entry = self.table.entry(flow);
+        if until(entry.head.deadline, entry.armed) < 0 {
+            self.disarm(flow);
+            self.arm(now, flow);
+        }
+    }
+
+    /// Counts one packet of `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn count(&mut self, flow: FlowIndex, direction: Direction, bytes: u32) {
+        if self.accounting {
+            self.cold.count(flow, self.table.entry_mut(flow), direction, bytes);
+        }
+    }
+
+    pub(super) fn before(entry: &Entry) -> Before {
+        Before { state: entry.head.state, status: entry.head.status }
+    }
+
+    /// Tells what a step has changed.
+    #[inline(always)]
+    pub(super) fn tell(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
+        let entry = self.table.entry(flow);
+        if entry.head.state != before.state || entry.head.status != before.status {
+            self.tell_change(now, flow, before, events);
+        }
+    }
+
+    #[cold]
+    fn tell_change(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
+        let entry = self.table.entry_mut(flow);
+        let told = entry.head.status & status::STATE_CHANGED != 0;
+        entry.head.status &= !status::STATE_CHANGED;
+        let (l4, head) = (entry.key.proto, entry.head);
+        self.states.shift(l4, (before.state, before.status), (head.state, head.status));
+        let facts = status::SEEN_REPLY | status::ASSURED;
+        let changed = told || head.state != before.state || (head.status ^ before.status) & facts != 0;
+        if changed && events.enabled() {
+            events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
+        }
+    }
+
+    /// A copy of the flow for people and machines to read.
+    pub(super) fn view(&self, now: Tick, flow: FlowIndex) -> FlowView {
+        let entry = self.table.entry(flow);
+        let mut vars = entry.vars;
+        let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
+        let proto_view = match entry.key.proto {
+            proto::TCP => {
+                let tcp = vars.tcp();
+                let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
+                ProtoView::Tcp { wscale, flags: tcp.flags }
+            }
+            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag.map(u32::swap_bytes) },
+            proto::GRE => {
+                let gre = vars.gre();
+                let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
+                ProtoView::Gre { timeout_secs: secs(gre.timeout), stream_timeout_secs: secs(gre.stream_timeout) }
+            }
+            _ => ProtoView::None,
+        };
+        let left = until(entry.head.deadline, now.low()).max(0) as u32;
+        FlowView {
+            id: id_of(entry, flow),
+            proto: entry.key.proto,
+            zone: entry.key.zone,
+            state: entry.head.state,
+            status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
+            original: Tuple::of(&entry.key, original),
+            reply: Tuple::of(&entry.key, original.other()),
+            count: self.accounting.then(|| self.cold.totals(flow, entry)),
+            timeout_secs: crate::tick::Ticks(left).as_secs(),
+            timeout_key: TimeoutKey::ALL
+                .get(usize::from(entry.head.timeout_key))
+                .copied()
+                .unwrap_or(TimeoutKey::Generic),
+            created: Tick(now.0 - u64::from(now.low().wrapping_sub(entry.created))),
+            vars: proto_view,
+        }
+    }
+}
+
+/// Differs between flows that live at the same time, and between those that follow each other in one slot.
+fn id_of(entry: &Entry, flow: FlowIndex) -> u32 {
+    // Murmur3's finalizer: one-to-one, so that no two live slots share an id within one incarnation count.
+    let generation = u32::from(entry.head.status >> status::INCARNATION_SHIFT) << 24;
+    let mut id = flow.0 ^ generation ^ entry.created.rotate_left(12);
+    id = (id ^ id >> 16).wrapping_mul(0x85eb_ca6b);
+    id = (id ^ id >> 13).wrapping_mul(0xc2b2_ae35);
+    id ^ id >> 16
+}
+
+/// An entry for a flow that has just been seen, before its first step.
+pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
+    let status = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    Entry {
+        key,
+        head: crate::table::entry::Head { status, ..Default::default() },
+        packets: [0; 2],
+        bytes: [0; 2],
+        armed: 0,
+        wheel_pos: 0,
+        created: now.low(),
+        vars: crate::table::entry::Vars::ZERO,
+    }
+}

@@ -1,0 +1,725 @@
+//! Room 8 ties 1 to 7: a burst of frames goes in, an outcome for each comes out.
+//! One owner, one thread; the only allocation is in [`Tracker::new`].
+
+mod counters;
+mod flows;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use counters::{Counters, StateCounts};
+
+use alloc::vec::Vec;
+
+use crate::event::{DestroyReason, EventKind, Events, FlowView};
+use crate::key::hash::{Cpu, Hasher};
+use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
+use crate::policy::{Action, Class, DropReason, Policy, Role};
+use crate::table::entry::{Entry, Head, Vars, status};
+use crate::table::memory::Memory;
+use crate::table::{FlowIndex, Full, PrefetchHint, Probe};
+use crate::tick::{Tick, Ticks, until};
+use crate::track::reason::Reason;
+use crate::track::settings::Settings;
+use crate::track::timeout::TimeoutKey;
+use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
+use crate::fragment::{Reassembler, Reassembly};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use flows::{Flows, Refused};
+use sweep::Sweep;
+
+/// One frame of a burst, as a driver hands it in.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub bytes: &'a [u8],
+    pub link: Link,
+    /// The side that it entered by.
+    pub role: Role,
+    pub zone: u16,
+    /// What the NIC said of the transport checksum.
+    pub checksum: Checksum,
+}
+
+/// Names a datagram whose fragments are held; never used twice while frames are held under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeldId(pub u32);
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Forward,
+    Drop(DropReason),
+    /// Keep the frame, in order, until an outcome releases this id or [`Tracker::take_discarded`] names it.
+    Hold(HeldId),
+}
+
+/// What the tracker says of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The connection state; `None` if the frame never reached tracking (a held fragment, a malformed header).
+    pub class: Option<Class>,
+    /// `None` for INVALID and untracked packets.
+    pub direction: Option<Direction>,
+    /// Why it is INVALID or malformed.
+    pub reason: Option<Reason>,
+    pub verdict: Verdict,
+    /// The frames held under this id share this frame's verdict, and go before it.
+    pub releases: Option<HeldId>,
+}
+
+/// What happens to a new flow when the table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// A flow that is not ASSURED makes room; if there is none near, the packet is dropped.
+    EarlyDrop,
+    /// The packet is dropped.
+    DropNew,
+    /// The packet passes as NEW by policy, without an entry.
+    PassUntracked,
+}
+
+/// Sizes, fixed for the tracker's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Flows at most; 1 to 100 million.
+    pub max_entries: u32,
+    /// Datagrams being reassembled at most.
+    pub max_datagrams: u16,
+    /// Random per boot: keys the table's hash.
+    pub hash_key: [u64; 4],
+}
+
+/// How much [`Tracker::on_tick`] may do.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpireBudget {
+    /// References of the wheel, and entries of a running sweep, to visit at most.
+    pub flows: u32,
+}
+
+/// What one [`Tracker::on_tick`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    pub visited: u32,
+    pub expired: u32,
+    /// Work that is due is left for the next call.
+    pub more: bool,
+    /// How late the oldest due work is.
+    pub lag: Ticks,
+}
+
+/// Where a listing goes on; start with the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub u32);
+
+/// Why a tracker cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsError {
+    /// `max_entries` is outside 1..=100 million.
+    MaxEntries(u32),
+    /// The memory handed in is too small.
+    Memory { have: usize, need: usize },
+}
+
+/// The most frames that are worked on together, so that their cache misses overlap.
+pub const BURST: usize = 64;
+
+/// The most flows a tracker holds.
+pub const MAX_ENTRIES: u32 = 100_000_000;
+
+/// The tracker of one core.
+#[derive(Debug)]
+pub struct Tracker {
+    core: Core,
+    fragments: Reassembler,
+    sweep: Sweep,
+}
+
+/// Everything that a packet meets once it is whole.
+#[derive(Debug)]
+struct Core {
+    settings: Settings,
+    policy: Policy,
+    on_full: OnFull,
+    flows: Flows,
+    hasher: Hasher,
+    counters: Counters,
+}
+
+/// One frame between the stages of a burst.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    parsed: Parsed<'a>,
+    keyed: Option<Found>,
+}
+
+/// A key, the side that the packet came from, and the key's hash.
+#[derive(Clone, Copy)]
+struct Found {
+    key: FlowKey,
+    side: Side,
+    hash: u64,
+}
+
+impl Tracker {
+    /// Bytes of [`Memory`] that `limits` need.
+    pub fn memory_bytes(limits: &Limits) -> Result<usize, LimitsError> {
+        match limits.max_entries {
+            1..=MAX_ENTRIES => Ok(Flows::memory_bytes(limits.max_entries)),
+            other => Err(LimitsError::MaxEntries(other)),
+        }
+    }
+
+    /// A tracker with an empty table.
+    pub fn new(
+        limits: Limits,
+        settings: Settings,
+        policy: Policy,
+        on_full: OnFull,
+        mut memory: Memory,
+    ) -> Result<Self, LimitsError> {
+        let need = Self::memory_bytes(&limits)?;
+        let have = memory.left();
+        let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
+            .ok_or(LimitsError::Memory { have, need })?;
+        Ok(Self {
+            core: Core {
+                settings,
+                policy,
+                on_full,
+                flows,
+                hasher: Hasher::new(limits.hash_key, Cpu::detect()),
+                counters: Counters::default(),
+            },
+            fragments: Reassembler::new(limits.max_datagrams),
+            sweep: Sweep::default(),
+        })
+    }
+
+    /// Tracks `frames` in order and writes one outcome for each. The result is the same as with one frame a call.
+    pub fn on_burst(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+    ) {
+        for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
+            self.on_chunk(now, frames, outcomes, events);
+        }
+    }
+
+    fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
+        let mut burst = [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
+        for (frame, work) in frames.iter().zip(&mut burst) {
+            *work = self.core.read(frame);
+        }
+        self.core.fetch(&burst[..frames.len()]);
+        for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
+            *outcome = self.on_frame(now, frame, work, events);
+        }
+    }
+
+    #[inline(always)]
+    fn on_frame(&mut self, now: Tick, frame: &Frame<'_>, work: &Work<'_>, events: &mut Events) -> Outcome {
+        match &work.parsed {
+            Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
+            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
+            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
+            Parsed::Malformed(reason) => self.core.malformed(*reason),
+        }
+    }
+
+    /// A fragment is held until its datagram is whole; then the datagram is tracked as one packet, and all of its
+    /// fragments share the verdict.
+    fn on_fragment(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        fragment: &wire::Fragment<'_>,
+        events: &mut Events,
+    ) -> Outcome {
+        let counters = &mut self.core.counters;
+        match self.fragments.add(now, fragment, frame.zone, frame.role) {
+            Reassembly::Held(id) => {
+                counters.fragments_held += 1;
+                Outcome::untold(Verdict::Hold(id))
+            }
+            Reassembly::Refused | Reassembly::Duplicate => self.core.dropped(DropReason::Fragment),
+            Reassembly::Discarded => {
+                counters.datagrams_discarded += 1;
+                self.core.dropped(DropReason::Fragment)
+            }
+            Reassembly::NotHeld(reason) => self.core.invalid(frame, reason),
+            Reassembly::Complete { held, datagram } => {
+                counters.datagrams_completed += 1;
+                let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
+                let mut outcome = match &parsed {
+                    Parsed::Packet(packet) => {
+                        let keyed = self.core.key(packet, frame.zone);
+                        self.core.on_packet(now, frame, packet, keyed, events)
+                    }
+                    Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+                    Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
+                    Parsed::Malformed(reason) => self.core.malformed(*reason),
+                    Parsed::Fragment(_) => self.core.dropped(DropReason::Fragment),
+                };
+                outcome.releases = held;
+                outcome
+            }
+        }
+    }
+
+    /// Ends flows whose time has come and moves a running sweep on, within `budget`.
+    pub fn on_tick(&mut self, now: Tick, budget: ExpireBudget, events: &mut Events) -> Expired {
+        let mut done = Expired::default();
+        let mut due = [FlowIndex(0); BURST];
+        while done.visited < budget.flows {
+            let room = due.len().min((budget.flows - done.visited) as usize);
+            let taken = self.core.flows.wheel.take_due(now, &mut due[..room]);
+            if taken == 0 {
+                break;
+            }
+            done.visited += taken as u32;
+            done.expired += self.core.visit(now, &due[..taken], events);
+        }
+        let left = budget.flows.saturating_sub(done.visited);
+        if self.sweep.is_running() {
+            done.visited += self.core.sweep(now, left, &mut self.sweep);
+        }
+        self.core.counters.datagrams_discarded += u64::from(self.fragments.on_tick(now));
+        let late = self.core.flows.wheel.lag(now);
+        done.more = self.sweep.is_running() || late.is_some();
+        done.lag = late.unwrap_or_default();
+        done
+    }
+
+    /// Copies live flows from `from` on into `out` until its capacity is reached; gives where to go on, or `None`
+    /// at the end. A flow that is there from the first page to the last is listed once.
+    pub fn page(&self, now: Tick, from: Cursor, out: &mut Vec<FlowView>) -> Option<Cursor> {
+        let flows = &self.core.flows;
+        for (flow, entry) in flows.table.live(from.0..u32::MAX) {
+            if until(entry.head.deadline, now.low()) <= 0 {
+                continue;
+            }
+            if out.len() == out.capacity() {
+                return Some(Cursor(flow.0));
+            }
+            out.push(flows.view(now, flow));
+        }
+        None
+    }
+
+    /// Changes a timeout. Lowering one starts a sweep that cuts live flows to min(remaining, new); raising one acts
+    /// from each flow's next packet.
+    pub fn set_timeout(&mut self, key: TimeoutKey, value: Ticks) {
+        let mut settings = self.core.settings;
+        settings.timeouts.set(key, value.min(Ticks::MAX));
+        self.configure(settings, self.core.policy, self.core.on_full);
+    }
+
+    /// Changes the switches and the policy between bursts; timeouts that went down are swept as by
+    /// [`Tracker::set_timeout`].
+    pub fn configure(&mut self, settings: Settings, policy: Policy, on_full: OnFull) {
+        self.sweep.start(&self.core.settings.timeouts, &settings.timeouts);
+        self.core.settings = settings;
+        self.core.flows.accounting = settings.accounting;
+        self.core.policy = policy;
+        self.core.on_full = on_full;
+    }
+
+    /// The present settings.
+    pub fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+
+    /// Looks at up to `budget` slots from `from` on and ends the flows in them; gives where to go on.
+    pub fn flush(&mut self, now: Tick, from: Cursor, budget: u32, events: &mut Events) -> Option<Cursor> {
+        let core = &mut self.core;
+        let end = from.0.saturating_add(budget).min(core.flows.table.used_slots());
+        for flow in (from.0..end).map(FlowIndex) {
+            if core.flows.table.is_live(flow) {
+                core.end(now, flow, DestroyReason::Admin, events);
+            }
+        }
+        (end < core.flows.table.used_slots()).then_some(Cursor(end))
+    }
+
+    /// Flows in the table, including those whose timeout has passed but that the wheel has not reached.
+    pub fn len(&self) -> u32 {
+        self.core.flows.table.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Flows at most.
+    pub fn capacity(&self) -> u32 {
+        self.core.flows.table.capacity()
+    }
+
+    /// Flows by protocol and state.
+    pub fn states(&self) -> &StateCounts {
+        &self.core.flows.states
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// A held datagram that will never be completed: free its frames. Ask until `None` after each burst and tick.
+    pub fn take_discarded(&mut self) -> Option<HeldId> {
+        self.fragments.take_discarded()
+    }
+}
+
+impl Core {
+    /// Stage 1: the frame's headers, key and hash; the index line is on its way.
+    #[inline(always)]
+    fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
+        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
+        let keyed = match &parsed {
+            Parsed::Packet(packet) => self.key(packet, frame.zone),
+            _ => None,
+        };
+        if let Some(found) = keyed {
+            self.flows.table.prefetch_bucket(found.hash);
+        }
+        Work { parsed, keyed }
+    }
+
+    /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
+    #[inline(always)]
+    fn fetch(&self, burst: &[Work<'_>]) {
+        let table = &self.flows.table;
+        let mut misses = 0;
+        for found in burst.iter().filter_map(|work| work.keyed) {
+            match table.probe(found.hash) {
+                Probe::Candidate(flow) => table.prefetch_entry(flow),
+                Probe::Elsewhere => table.prefetch_alternate(found.hash),
+                Probe::Absent => {
+                    table.prefetch_vacant(misses);
+                    misses += 1;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
+        let keyed = match &packet.l4 {
+            L4::IcmpError { inner } => key_of_quoted(inner, zone),
+            _ => key_of(packet, zone),
+        };
+        keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
+    }
+
+    /// Stage 3: one whole packet.
+    #[inline(always)]
+    fn on_packet(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        packet: &Packet<'_>,
+        found: Option<Found>,
+        events: &mut Events,
+    ) -> Outcome {
+        let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
+        let flow = self.find(now, found.hash, &found.key, events);
+        if let L4::IcmpError { inner } = &packet.l4 {
+            return self.on_icmp_error(frame, packet, inner, found.side, flow);
+        }
+        match flow {
+            Some(flow) => self.on_known(now, frame, packet, found, flow, events),
+            None => self.on_new(now, frame, packet, found, events),
+        }
+    }
+
+    /// The live flow with this key. One whose time has passed ends here, however late the wheel is.
+    #[inline(always)]
+    fn find(&mut self, now: Tick, hash: u64, key: &FlowKey, events: &mut Events) -> Option<FlowIndex> {
+        let found = self.flows.table.find(hash, key);
+        if let Some(flow) = found {
+            if until(self.flows.table.entry(flow).head.deadline, now.low()) > 0 {
+                self.counters.lookups_hit += 1;
+                return found;
+            }
+            self.flows.end(now, hash, flow, DestroyReason::Timeout, &mut self.counters, events);
+        }
+        self.counters.lookups_miss += 1;
+        None
+    }
+
+    #[inline(always)]
+    fn on_known(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        packet: &Packet<'_>,
+        found: Found,
+        flow: FlowIndex,
+        events: &mut Events,
+    ) -> Outcome {
+        let entry = self.flows.table.entry_mut(flow);
+        let direction = entry.direction_of(found.side);
+        let replied = entry.head.status & status::SEEN_REPLY != 0;
+        let before = Flows::before(entry);
+        let ctx = Context { now: now.low(), direction, first: false, settings: &self.settings };
+        let step = step(&mut entry.head, &mut entry.vars, packet, &ctx);
+        match step {
+            Step::Refresh { key, span } => {
+                entry.head.deadline = now.low().wrapping_add(span);
+                entry.head.timeout_key = key as u8;
+                self.flows.count(flow, direction, packet.ip_bytes);
+                self.flows.settle(now, flow);
+            }
+            Step::Ignore => self.counters.ignored += 1,
+            Step::Invalid(reason) => {
+                self.flows.settle(now, flow);
+                self.flows.tell(now, flow, before, events);
+                return self.invalid(frame, reason);
+            }
+            Step::Destroy => {
+                self.flows.count(flow, direction, packet.ip_bytes);
+                self.flows.tell(now, flow, before, &mut Events::none());
+                self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
+                let class = if direction == Direction::Reply { Class::Established } else { Class::New };
+                return self.classify(frame, class, Some(direction), lacks_syn(packet));
+            }
+            Step::Reopen => {
+                self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
+                return self.on_new(now, frame, packet, found, events);
+            }
+        }
+        let class = match direction {
+            Direction::Original if !replied => Class::New,
+            Direction::Original => Class::Established,
+            Direction::Reply => {
+                self.flows.table.entry_mut(flow).head.status |= status::SEEN_REPLY;
+                Class::Established
+            }
+        };
+        self.flows.tell(now, flow, before, events);
+        self.classify(frame, class, Some(direction), lacks_syn(packet))
+    }
+
+    /// The first packet of a flow: tentative until policy has let it through.
+    fn on_new(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        packet: &Packet<'_>,
+        found: Found,
+        events: &mut Events,
+    ) -> Outcome {
+        let mut entry = flows::blank(found.key, found.side, now);
+        let direction = Direction::Original;
+        let ctx = Context { now: now.low(), direction, first: true, settings: &self.settings };
+        match step(&mut entry.head, &mut entry.vars, packet, &ctx) {
+            Step::Refresh { key, span } => {
+                entry.head.deadline = now.low().wrapping_add(span);
+                entry.head.timeout_key = key as u8;
+            }
+            Step::Invalid(reason) => return self.invalid(frame, reason),
+            // No protocol answers so to a first packet; were one to, the packet would pass without a flow.
+            Step::Ignore | Step::Destroy | Step::Reopen => {
+                return self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+            }
+        }
+        let outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+        if outcome.verdict != Verdict::Forward {
+            return outcome;
+        }
+        match self.make(now, found.hash, entry, events) {
+            Ok(flow) => {
+                self.counters.inserted += 1;
+                self.flows.count(flow, direction, packet.ip_bytes);
+                if events.enabled() {
+                    events.push(crate::event::Event {
+                        at: now,
+                        kind: EventKind::New,
+                        flow: self.flows.view(now, flow),
+                    });
+                }
+                outcome
+            }
+            Err(_) if self.on_full == OnFull::PassUntracked => {
+                self.counters.full_untracked += 1;
+                outcome
+            }
+            Err(_) => {
+                self.counters.dropped[DropReason::TableFull.index()] += 1;
+                Outcome { verdict: Verdict::Drop(DropReason::TableFull), ..outcome }
+            }
+        }
+    }
+
+    /// Puts a flow in, making room as the operator wants it.
+    #[inline(always)]
+    fn make(&mut self, now: Tick, hash: u64, entry: Entry, events: &mut Events) -> Result<FlowIndex, Refused> {
+        let full = match self.flows.make(now, hash, entry) {
+            Ok(flow) => return Ok(flow),
+            Err(full) => full,
+        };
+        self.make_room(now, hash, full, events)?;
+        self.flows.make(now, hash, entry)
+    }
+
+    /// A flow whose time has passed goes first; else, by `early_drop`, one that is not ASSURED.
+    #[cold]
+    fn make_room(&mut self, now: Tick, hash: u64, full: Full, events: &mut Events) -> Result<(), Refused> {
+        let early_drop = self.on_full == OnFull::EarlyDrop;
+        let low = now.low();
+        let may_go = |entry: &Entry| {
+            until(entry.head.deadline, low) <= 0 || (early_drop && entry.head.status & status::ASSURED == 0)
+        };
+        let victim = self.flows.table.victim(hash, full, may_go).ok_or(full)?;
+        let expired = until(self.flows.table.entry(victim).head.deadline, low) <= 0;
+        let reason = if expired { DestroyReason::Timeout } else { DestroyReason::EarlyDrop };
+        self.end(now, victim, reason, events);
+        Ok(())
+    }
+
+    /// An ICMP error is RELATED to the flow of the packet that it quotes: it travels against that packet, and it must
+    /// be addressed to that packet's sender. It neither counts nor refreshes.
+    fn on_icmp_error(
+        &mut self,
+        frame: &Frame<'_>,
+        packet: &Packet<'_>,
+        inner: &wire::Quoted,
+        quoted_side: Side,
+        flow: Option<FlowIndex>,
+    ) -> Outcome {
+        let Some(flow) = flow else {
+            self.counters.icmp_error += 1;
+            return self.invalid(frame, Reason::IcmpErrorNoFlow);
+        };
+        if packet.dst != inner.src {
+            self.counters.icmp_error += 1;
+            return self.invalid(frame, Reason::IcmpErrorDestination);
+        }
+        let direction = self.flows.table.entry(flow).direction_of(quoted_side.other());
+        self.classify(frame, Class::Related, Some(direction), false)
+    }
+
+    /// Looks at flows that the wheel handed out: ends those whose time has passed, arms the others again.
+    fn visit(&mut self, now: Tick, due: &[FlowIndex], events: &mut Events) -> u32 {
+        for &flow in due {
+            self.flows.table.prefetch_entry(flow);
+        }
+        for &flow in due {
+            let entry = self.flows.table.entry(flow);
+            if until(entry.head.deadline, now.low()) <= 0 {
+                self.flows.table.prefetch_bucket(self.hasher.hash(&entry.key));
+            }
+        }
+        let mut expired = 0;
+        for &flow in due {
+            let entry = self.flows.table.entry(flow);
+            if until(entry.head.deadline, now.low()) > 0 {
+                self.flows.arm(now, flow);
+            } else {
+                let hash = self.hasher.hash(&entry.key);
+                self.flows.bury(now, hash, flow, DestroyReason::Timeout, &mut self.counters, events);
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    /// Moves a sweep on by at most `budget` slots; gives how many it looked at.
+    fn sweep(&mut self, now: Tick, budget: u32, sweep: &mut Sweep) -> u32 {
+        let used = self.flows.table.used_slots();
+        let end = sweep.next.saturating_add(budget).min(used);
+        let visited = end - sweep.next.min(end);
+        for flow in (sweep.next..end).map(FlowIndex) {
+            if self.flows.table.is_live(flow)
+                && sweep.apply(self.flows.table.entry_mut(flow), now.low(), &self.settings)
+            {
+                self.flows.settle(now, flow);
+            }
+        }
+        sweep.next = end;
+        if end == used {
+            sweep.finish();
+        }
+        visited
+    }
+
+    fn end(&mut self, now: Tick, flow: FlowIndex, reason: DestroyReason, events: &mut Events) {
+        let hash = self.hasher.hash(&self.flows.table.entry(flow).key);
+        self.flows.end(now, hash, flow, reason, &mut self.counters, events);
+    }
+
+    /// The packet's class is known: policy decides.
+    #[inline(always)]
+    fn classify(
+        &mut self,
+        frame: &Frame<'_>,
+        class: Class,
+        direction: Option<Direction>,
+        lacks_syn: bool,
+    ) -> Outcome {
+        self.counters.packets[class as usize] += 1;
+        let decision = self.policy.decide(frame.role, class, lacks_syn);
+        let verdict = match decision.action {
+            Action::Accept => Verdict::Forward,
+            Action::Drop => {
+                let reason = DropReason::Policy { class, row: decision.row };
+                self.counters.dropped[reason.index()] += 1;
+                Verdict::Drop(reason)
+            }
+        };
+        Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
+    fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {
+        self.counters.invalid[reason as usize] += 1;
+        Outcome { reason: Some(reason), ..self.classify(frame, Class::Invalid, None, false) }
+    }
+
+    fn malformed(&mut self, reason: Reason) -> Outcome {
+        self.counters.malformed[reason as usize] += 1;
+        Outcome { reason: Some(reason), ..self.dropped(DropReason::Malformed(reason)) }
+    }
+
+    fn dropped(&mut self, reason: DropReason) -> Outcome {
+        self.counters.dropped[reason.index()] += 1;
+        Outcome::untold(Verdict::Drop(reason))
+    }
+}
+
+impl Outcome {
+    /// Nothing is known of the frame but what to do with it.
+    pub const fn untold(verdict: Verdict) -> Self {
+        Self { class: None, direction: None, reason: None, verdict, releases: None }
+    }
+}
+
+/// One packet of one flow, by its protocol.
+#[inline(always)]
+fn step(head: &mut Head, vars: &mut Vars, packet: &Packet<'_>, ctx: &Context<'_>) -> Step {
+    match &packet.l4 {
+        L4::Tcp(segment) => tcp::step(head, vars.tcp(), segment, ctx),
+        L4::Udp { .. } => udp::step(head, vars.udp(), ctx),
+        L4::UdpLite { .. } => udp::step_lite(head, ctx),
+        L4::IcmpQuery { icmp_type, .. } => icmp::step(head, packet.family, *icmp_type, ctx),
+        L4::Sctp(sctp) => sctp::step(head, vars.sctp(), sctp, ctx),
+        L4::Gre { .. } => gre::step(head, vars.gre(), ctx),
+        L4::Generic => generic::step(head, ctx),
+        L4::IcmpError { .. } => Step::Invalid(Reason::IcmpErrorQuote),
+    }
+}
+
+/// A TCP packet that is not a plain SYN.
+#[inline(always)]
+fn lacks_syn(packet: &Packet<'_>) -> bool {
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    match &packet.l4 {
+        L4::Tcp(segment) => segment.flags & (SYN | ACK | RST | FIN) != SYN,
+        _ => false,
+    }
+}

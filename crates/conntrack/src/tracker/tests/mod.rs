@@ -1,0 +1,7 @@
+//! Dialogues: two hosts, `client` and `server`, one tracker between them, and a clock that the test moves.
+
+mod classic;
+mod dialogue;
+mod full;
+mod linux;
+mod timeouts;

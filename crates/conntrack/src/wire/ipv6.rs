@@ -1,0 +1,242 @@
+//! The IPv6 header and its extension headers (RFC 8200). Owns the way from the fixed header to the transport
+//! header, and what a host refuses on that way; takes nothing from the extension headers but their length.
+
+use super::{Addr, Family, Fragment, Ip, Parsed, Sums, be16, proto, transport};
+use crate::track::reason::Reason;
+
+/// IANA "IPv6 Extension Header Types". Mobility (135), HIP (139) and Shim6 (140) are not here: the kernel tracks
+/// them as protocols of their own.
+mod next_header {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const NONE: u8 = 59;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// More extension headers than this are refused. RFC 8200 section 4.1 knows of seven places for one.
+const EXTENSIONS_MAX: usize = 8;
+
+/// More hop-by-hop options than this, padding apart, are refused: the kernel's `max_hbh_opts_number`.
+const OPTIONS_MAX: usize = 8;
+
+#[inline]
+pub(super) fn parse(bytes: &[u8], sums: Sums) -> Parsed<'_> {
+    let Some((head, rest)) = bytes.split_first_chunk::<40>() else {
+        return Parsed::Malformed(Reason::IpTruncated);
+    };
+    let &[first, _, _, _, len0, len1, next, hop_limit, ref addrs @ ..] = head;
+    if first >> 4 != 6 {
+        return Parsed::Malformed(Reason::IpHeader);
+    }
+    // A stated length of 0 is meant as it stands: jumbograms (RFC 2675) do not fit in a frame.
+    let Some(payload) = rest.get(..usize::from(be16([len0, len1]))) else {
+        return Parsed::Malformed(Reason::IpTruncated);
+    };
+    let Some((src, dst)) = addresses(addrs) else {
+        return Parsed::Malformed(Reason::IpHeader);
+    };
+    let ip = Ip { family: Family::V6, src, dst, hop_limit, ip_bytes: 40 + payload.len() as u32 };
+    if is_extension(next) { extended(ip, next, payload, sums) } else { transport(ip, next, payload, sums) }
+}
+
+/// Both addresses, unless a host would refuse them.
+#[inline(always)]
+fn addresses(bytes: &[u8; 32]) -> Option<(Addr, Addr)> {
+    let (src, dst) = bytes.split_at(16);
+    let src = Addr(*src.first_chunk()?);
+    let dst = Addr(*dst.first_chunk()?);
+    let special = |addr: &Addr| matches!(addr.0[0], 0 | 0xff);
+    if (special(&src) | special(&dst)) && refused(&src, &dst) {
+        return None;
+    }
+    Some((src, dst))
+}
+
+/// Addresses that no packet on a link may carry, as the kernel sees it before tracking. RFC 4291 sections 2.5.3
+/// and 2.7
+#[cold]
+fn refused(src: &Addr, dst: &Addr) -> bool {
+    let loopback = |addr: &Addr| addr.0 == *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+    let v4_mapped = |addr: &Addr| addr.0.starts_with(b"\0\0\0\0\0\0\0\0\0\0\xff\xff");
+    // Reserved and interface-local scope.
+    let never_sent = |addr: &Addr| addr.0[0] == 0xff && addr.0[1] & 0x0f <= 1;
+    src.0[0] == 0xff || loopback(src) || loopback(dst) || v4_mapped(src) || never_sent(dst)
+}
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        next_header::HOP_BY_HOP
+            | next_header::ROUTING
+            | next_header::FRAGMENT
+            | next_header::AUTHENTICATION
+            | next_header::NONE
+            | next_header::DESTINATION
+    )
+}
+
+/// A packet with at least one extension header.
+fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
+    // A host looks at hop-by-hop options before anything else, and only where they belong: first.
+    if next == next_header::HOP_BY_HOP && !hop_by_hop_is_sound(payload) {
+        return Parsed::Malformed(Reason::Ipv6Extension);
+    }
+    match walk(next, payload, true) {
+        Walk::Transport { proto, at } => match payload.get(at..) {
+            Some(payload) => transport(ip, proto, payload, sums),
+            None => Parsed::Invalid(Reason::Ipv6Extension),
+        },
+        Walk::Fragment { at } => fragment(ip, payload, at),
+        Walk::Broken => Parsed::Invalid(Reason::Ipv6Extension),
+    }
+}
+
+/// The fragment whose fragment header stands at `at`.
+fn fragment(ip: Ip, payload: &[u8], at: usize) -> Parsed<'_> {
+    let Some((&head, piece)) = payload.get(at..).and_then(|rest| rest.split_first_chunk::<8>()) else {
+        return Parsed::Malformed(Reason::FragmentMalformed);
+    };
+    let [next, _, place0, place1, id @ ..] = head;
+    let place = be16([place0, place1]);
+    let offset = u32::from(place & !7);
+    // A first piece must show its transport header, so that a filter can judge it; the kernel passes one that does
+    // not as INVALID without holding it. RFC 8200 section 4.5
+    if offset == 0 && lacks_transport_header(next, piece) {
+        return Parsed::Invalid(Reason::FragmentMalformed);
+    }
+    Parsed::Fragment(Fragment {
+        family: Family::V6,
+        src: ip.src,
+        dst: ip.dst,
+        id: u32::from_be_bytes(id),
+        proto: next,
+        hop_limit: ip.hop_limit,
+        offset,
+        more: place & 1 != 0,
+        payload: piece,
+        header_bytes: 40 + at as u32,
+    })
+}
+
+/// Whether a first fragment ends inside its transport header. A broken chain is not called short: such a piece is
+/// held like any other.
+fn lacks_transport_header(next: u8, piece: &[u8]) -> bool {
+    let Walk::Transport { proto, at } = walk(next, piece, false) else {
+        return false;
+    };
+    let least = match proto {
+        proto::TCP => 20,
+        proto::UDP | proto::ICMPV6 => 8,
+        _ => 1,
+    };
+    piece.len() < at + least
+}
+
+/// The transport header's number and the bytes from it on, behind any extension headers. A fragment header is
+/// skipped, as nothing is put together twice; a later fragment has no transport header.
+pub(super) fn skip_extensions(next: u8, payload: &[u8]) -> Result<(u8, &[u8]), Reason> {
+    match walk(next, payload, false) {
+        Walk::Transport { proto, at } => {
+            payload.get(at..).map(|rest| (proto, rest)).ok_or(Reason::Ipv6Extension)
+        }
+        Walk::Fragment { .. } | Walk::Broken => Err(Reason::Ipv6Extension),
+    }
+}
+
+/// Where a chain of extension headers leads.
+enum Walk {
+    /// The header that is none of them starts at `at`, which may lie behind the packet's end.
+    Transport {
+        proto: u8,
+        at: usize,
+    },
+    /// A fragment header that stops the walk.
+    Fragment {
+        at: usize,
+    },
+    Broken,
+}
+
+fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
+    let mut at = 0;
+    for _ in 0..=EXTENSIONS_MAX {
+        if !is_extension(next) {
+            return Walk::Transport { proto: next, at };
+        }
+        if next == next_header::FRAGMENT && stop_at_fragment {
+            return Walk::Fragment { at };
+        }
+        let rest = payload.get(at..).unwrap_or_default();
+        let Some(&[following, len]) = rest.first_chunk::<2>() else {
+            return Walk::Broken;
+        };
+        let bytes = match next {
+            next_header::NONE => return Walk::Broken,
+            next_header::FRAGMENT => match rest.first_chunk::<8>() {
+                Some(&[_, _, place0, place1, ..]) if be16([place0, place1]) & !7 == 0 => 8,
+                _ => return Walk::Fragment { at },
+            },
+            next_header::AUTHENTICATION => (usize::from(len) + 2) * 4,
+            _ => (usize::from(len) + 1) * 8,
+        };
+        at += bytes;
+        next = following;
+    }
+    Walk::Broken
+}
+
+/// Hop-by-hop options that a router would let pass: well-formed, padded no further than to the next eight bytes,
+/// and none unknown that asks for the packet to be dropped. RFC 8200 section 4.2
+fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
+    const PAD1: u8 = 0;
+    const PADN: u8 = 1;
+    const ROUTER_ALERT: u8 = 5;
+    const PADDING_MAX: usize = 7;
+
+    let Some(&[_, len]) = payload.first_chunk::<2>() else { return false };
+    let Some(mut options) = payload.get(2..(usize::from(len) + 1) * 8) else { return false };
+    let (mut padding, mut known) = (0, 0);
+    while let Some((&kind, rest)) = options.split_first() {
+        if kind == PAD1 {
+            padding += 1;
+            options = rest;
+        } else {
+            let Some((&len, body)) = rest.split_first() else { return false };
+            let Some((data, rest)) = body.split_at_checked(usize::from(len)) else { return false };
+            options = rest;
+            if kind == PADN {
+                padding += 2 + data.len();
+                if data.iter().any(|&byte| byte != 0) {
+                    return false;
+                }
+            } else {
+                padding = 0;
+                known += 1;
+                // The two highest bits of an unknown option say what to do: 0 is to pass over it.
+                if known > OPTIONS_MAX || kind >> 6 != 0 || (kind == ROUTER_ALERT && len != 2) {
+                    return false;
+                }
+            }
+        }
+        if padding > PADDING_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+/// What a quoted packet's headers say: addresses, transport protocol and the quoted transport bytes. `None` if
+/// they end too early, or belong to a later fragment.
+pub(super) fn quoted(bytes: &[u8]) -> Option<(Addr, Addr, u8, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<40>()?;
+    let &[first, _, _, _, _, _, next, _, ref addrs @ ..] = head;
+    if first >> 4 != 6 {
+        return None;
+    }
+    let (src, dst) = addrs.split_at(16);
+    let (proto, payload) = skip_extensions(next, rest).ok()?;
+    Some((Addr(*src.first_chunk()?), Addr(*dst.first_chunk()?), proto, payload))
+}
