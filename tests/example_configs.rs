@@ -50,7 +50,9 @@ fn every_commented_key_of_the_inline_file_is_one_that_exists() {
     let switched_on: Vec<String> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(key) if key.split(" = ").next().is_some_and(|name| !name.contains(' ')) && key.contains(" = ") => {
+            Some(key)
+                if key.split(" = ").next().is_some_and(|name| !name.contains(' ')) && key.contains(" = ") =>
+            {
                 key.to_owned()
             }
             _ => line.to_owned(),
