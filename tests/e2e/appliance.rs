@@ -45,7 +45,18 @@ impl Appliance {
         let space = Namespace::new(name);
         let log = std::fs::File::create(home.join("log")).unwrap();
         let child = Command::new("ip")
-            .args(["netns", "exec", &space.name, PROGRAM, "run", "--config"])
+            // It must not outlive the test, however that ends.
+            .args([
+                "netns",
+                "exec",
+                &space.name,
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                PROGRAM,
+                "run",
+                "--config",
+            ])
             .arg(home.join("config.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -151,7 +162,7 @@ impl Appliance {
 
     /// Ends it as an operator does and returns how it ended.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        // `ip netns exec` has become the program: the number is the program's.
+        // `ip` and `setpriv` have become the program: the number is the program's.
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let begun = Instant::now();
