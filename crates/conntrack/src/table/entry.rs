@@ -14,7 +14,8 @@ pub struct Entry {
     /// Low words of the per-direction counters, indexed by [`Direction::index`].
     pub packets: [u32; 2],
     pub bytes: [u32; 2],
-    /// Low tick at which the wheel will next look at this flow; never later than the deadline.
+    /// Low tick of the earliest deadline that the flow's place in the wheel serves in time; never later than the
+    /// deadline. See [`crate::timer::wheel::Armed::at`].
     pub armed: u32,
     /// Where the wheel holds this flow's only reference.
     pub wheel_pos: u32,

@@ -1,6 +1,6 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, Tuple};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, tuples};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
 use crate::table::entry::{Entry, status};
@@ -162,13 +162,14 @@ impl Flows {
         let entry = self.table.entry(flow);
         let mut vars = entry.vars;
         let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
+        let (original, reply) = tuples(&entry.key, original);
         let proto_view = match entry.key.proto {
             proto::TCP => {
                 let tcp = vars.tcp();
                 let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
                 ProtoView::Tcp { wscale, flags: tcp.flags }
             }
-            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag.map(u32::swap_bytes) },
+            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag },
             proto::GRE => {
                 let gre = vars.gre();
                 let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
@@ -183,8 +184,8 @@ impl Flows {
             zone: entry.key.zone,
             state: entry.head.state,
             status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
-            original: Tuple::of(&entry.key, original),
-            reply: Tuple::of(&entry.key, original.other()),
+            original,
+            reply,
             count: self.accounting.then(|| self.cold.totals(flow, entry)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL

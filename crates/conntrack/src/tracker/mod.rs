@@ -23,7 +23,7 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::fragment::{Reassembler, Reassembly};
+use crate::fragment::{Fragments, Reassembly};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
 use flows::{Flows, Refused};
 use sweep::Sweep;
@@ -40,9 +40,7 @@ pub struct Frame<'a> {
     pub checksum: Checksum,
 }
 
-/// Names a datagram whose fragments are held; never used twice while frames are held under it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HeldId(pub u32);
+pub use crate::fragment::HeldId;
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +128,7 @@ pub const MAX_ENTRIES: u32 = 100_000_000;
 #[derive(Debug)]
 pub struct Tracker {
     core: Core,
-    fragments: Reassembler,
+    fragments: Fragments,
     sweep: Sweep,
 }
 
@@ -181,16 +179,17 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
+        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
         Ok(Self {
             core: Core {
                 settings,
                 policy,
                 on_full,
                 flows,
-                hasher: Hasher::new(limits.hash_key, Cpu::detect()),
+                hasher,
                 counters: Counters::default(),
             },
-            fragments: Reassembler::new(limits.max_datagrams),
+            fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
         })
     }
@@ -240,30 +239,20 @@ impl Tracker {
         events: &mut Events,
     ) -> Outcome {
         let counters = &mut self.core.counters;
-        match self.fragments.add(now, fragment, frame.zone, frame.role) {
+        match self.fragments.add(now, fragment, frame.zone, frame.role as u8) {
             Reassembly::Held(id) => {
                 counters.fragments_held += 1;
                 Outcome::untold(Verdict::Hold(id))
             }
-            Reassembly::Refused | Reassembly::Duplicate => self.core.dropped(DropReason::Fragment),
-            Reassembly::Discarded => {
-                counters.datagrams_discarded += 1;
-                self.core.dropped(DropReason::Fragment)
+            Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
+            Reassembly::NotHeld => {
+                let parsed = wire::parse_unheld(fragment, self.core.settings.checksum);
+                self.core.on_datagram(now, frame, &parsed, events)
             }
-            Reassembly::NotHeld(reason) => self.core.invalid(frame, reason),
             Reassembly::Complete { held, datagram } => {
                 counters.datagrams_completed += 1;
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = match &parsed {
-                    Parsed::Packet(packet) => {
-                        let keyed = self.core.key(packet, frame.zone);
-                        self.core.on_packet(now, frame, packet, keyed, events)
-                    }
-                    Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-                    Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-                    Parsed::Malformed(reason) => self.core.malformed(*reason),
-                    Parsed::Fragment(_) => self.core.dropped(DropReason::Fragment),
-                };
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, events);
                 outcome.releases = held;
                 outcome
             }
@@ -287,7 +276,7 @@ impl Tracker {
         if self.sweep.is_running() {
             done.visited += self.core.sweep(now, left, &mut self.sweep);
         }
-        self.core.counters.datagrams_discarded += u64::from(self.fragments.on_tick(now));
+        self.fragments.expire(now, BURST as u32);
         let late = self.core.flows.wheel.lag(now);
         done.more = self.sweep.is_running() || late.is_some();
         done.lag = late.unwrap_or_default();
@@ -370,6 +359,11 @@ impl Tracker {
         &self.core.counters
     }
 
+    /// The datagrams that are being put together.
+    pub fn fragments(&self) -> &Fragments {
+        &self.fragments
+    }
+
     /// A held datagram that will never be completed: free its frames. Ask until `None` after each burst and tick.
     pub fn take_discarded(&mut self) -> Option<HeldId> {
         self.fragments.take_discarded()
@@ -405,6 +399,20 @@ impl Core {
                     misses += 1;
                 }
             }
+        }
+    }
+
+    /// Stage 3 of a datagram that was put together, or that never will be.
+    fn on_datagram(&mut self, now: Tick, frame: &Frame<'_>, parsed: &Parsed<'_>, events: &mut Events) -> Outcome {
+        match parsed {
+            Parsed::Packet(packet) => {
+                let keyed = self.key(packet, frame.zone);
+                self.on_packet(now, frame, packet, keyed, events)
+            }
+            Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
+            Parsed::Invalid(reason) => self.invalid(frame, *reason),
+            Parsed::Malformed(reason) => self.malformed(*reason),
+            Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
         }
     }
 

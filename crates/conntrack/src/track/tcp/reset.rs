@@ -4,7 +4,7 @@
 use super::state::{Index, Mark, TcpState, TcpVars, before};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
-use crate::wire::Segment;
+use crate::wire::{Segment, tcp_flags};
 
 /// What a reset is worth before the window is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,8 @@ pub(super) fn judge(
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply
         && segment.seq == vars.last_ack;
-    let accept = (answers_ignored && segment.ack == vars.last_end) || answers_challenge;
+    let acks = segment.flags & tcp_flags::ACK != 0 && segment.ack == vars.last_end;
+    let accept = (answers_ignored && acks) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,
