@@ -8,6 +8,7 @@ pub mod control;
 pub mod driver;
 pub mod format;
 pub mod memory;
+pub mod preflight;
 pub mod replay;
 pub mod telemetry;
 pub mod worker;

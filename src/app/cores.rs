@@ -25,17 +25,14 @@ impl Cores {
         // Read before EAL narrows the main thread's mask.
         let allowed: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        let eal = config.eal.cores.as_ref().map(|cores| cores.iter().map(|&core| usize::from(core)).collect());
+        let eal =
+            config.eal.cores.as_ref().map(|cores| cores.iter().map(|&core| usize::from(core)).collect());
         let mut cores = Self::among(&allowed, eal, config.worker.core.map(usize::from))?;
         cores.crowded &= config.worker.idle == Idle::Poll;
         Ok(cores)
     }
 
-    fn among(
-        allowed: &[usize],
-        eal: Option<Vec<usize>>,
-        worker: Option<usize>,
-    ) -> Result<Self, CoresError> {
+    fn among(allowed: &[usize], eal: Option<Vec<usize>>, worker: Option<usize>) -> Result<Self, CoresError> {
         let check = |key, core| {
             if allowed.contains(&core) {
                 Ok(core)

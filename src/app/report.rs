@@ -69,12 +69,8 @@ fn text(
         Pages::Plain => "ordinary pages",
     };
     let _ = writeln!(out, "  table    {entries} entries x {} B = {mib} MiB on {on}", size_of::<Entry>());
-    let _ = writeln!(
-        out,
-        "  tracking profile {}, mode {}",
-        profile(config.settings.profile),
-        mode(config.mode)
-    );
+    let _ =
+        writeln!(out, "  tracking profile {}, mode {}", profile(config.settings.profile), mode(config.mode));
     for (port, open) in config.ports.iter().zip(ports) {
         let link = open.link();
         let peer = port.peer.and_then(|peer| config.ports.get(peer));

@@ -47,9 +47,7 @@ pub enum ControlError {
         "the socket {path} cannot be opened ({error}): run as root, or set `control.socket` to a path that this user may write"
     )]
     Socket { path: PathBuf, error: io::Error },
-    #[error(
-        "{addr} cannot be listened on ({error}): set `control.http` to a free address, or to \"\" for none"
-    )]
+    #[error("{addr} cannot be listened on ({error}): set `control.http` to a free address, or to \"off\"")]
     Http { addr: SocketAddr, error: io::Error },
 }
 

@@ -2,6 +2,7 @@
 //! Owns what was said already, so that a condition that lasts is told once and not every second.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
@@ -23,6 +24,7 @@ pub fn init(level: LevelFilter) {
     // A second call in one process (tests) finds the first one's subscriber and keeps it.
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level)
         .with_target(false)
         .try_init();
