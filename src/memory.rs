@@ -6,6 +6,8 @@ use std::ptr::NonNull;
 
 use conntrack::table::memory::Memory;
 
+use crate::preflight::Host;
+
 /// The pages that tables want: 2 MB, which cost 45 to 150 ns less per random access than 4 KB ones.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -68,8 +70,12 @@ impl Mapping {
     }
 
     fn plain(len: usize) -> io::Result<Self> {
+        // Taking pages that are not there would have the kernel end some process to make room.
+        if Host::here().available_bytes().is_some_and(|available| len as u64 > available) {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        }
         // One page more, so that a part of it starts at a multiple of 2 MB; the ends are given back.
-        let wide = map(len + HUGE_PAGE_BYTES, libc::MAP_NORESERVE)?;
+        let wide = map(len + HUGE_PAGE_BYTES, 0)?;
         let skip = wide.as_ptr().align_offset(HUGE_PAGE_BYTES);
         // SAFETY: skip is below one page of 2 MB, so skip..skip + len lies in the mapping, and both ends outside it
         // are whole pages of it that nobody uses.

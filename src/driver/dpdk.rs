@@ -62,7 +62,7 @@ impl Plan {
         let mbufs = (busy + busy / 4).next_power_of_two() - 1;
         let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         // A whole frame fits one buffer, so that hardware never chains them.
-        let frame_room = mtu.saturating_add(128).next_multiple_of(64).max(2048);
+        let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
         let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
         // Beside the pool: queues' descriptors, and what EAL keeps for itself.
         let mib = pool.bytes().div_ceil(1 << 20) + 2 * queues as usize + 32;
