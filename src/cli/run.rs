@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::{ConfigFile, Done, Failure};
 use crate::app;
 use crate::config::{Config, DEFAULT_PATH};
-use crate::preflight::{self, Host, Status};
+use crate::preflight::Status;
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
@@ -38,8 +38,7 @@ impl Run {
 
 pub(super) fn doctor(file: &ConfigFile) -> Done {
     let config = file.load()?;
-    let needs = app::needs(&config).map_err(|error| Failure::Failed(error.to_string()))?;
-    let findings = preflight::check(&Host::here(), &needs);
+    let findings = app::doctor(&config).map_err(|error| Failure::Failed(error.to_string()))?;
     let mut out = io::stdout().lock();
     writeln!(out, "{:<4}  configuration: {} can be used", Status::Ok, file.config.display())?;
     for finding in &findings {

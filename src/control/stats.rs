@@ -108,7 +108,7 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         full_untracked: tracker.full_untracked,
         fragments_held: tracker.fragments_held,
         datagrams_completed: tracker.datagrams_completed,
-        datagrams_discarded: tracker.datagrams_discarded,
+        datagrams_discarded: work.datagrams_discarded,
         held_frames: work.held_frames,
         held_full: work.held_full,
         icmp_error: tracker.icmp_error,

@@ -242,6 +242,7 @@ impl Worker {
             way.end(port, frame, forward);
         }
         while let Some(id) = self.tracker.take_discarded() {
+            way.work.datagrams_discarded += 1;
             self.held.release(id, |(_, frame)| way.free(frame));
         }
         self.dead.clear();
@@ -268,6 +269,7 @@ impl Worker {
         self.expiry_lag = expired.lag;
         while let Some(id) = self.tracker.take_discarded() {
             let dead = &mut self.dead;
+            self.work.datagrams_discarded += 1;
             self.held.release(id, |(_, frame)| free(dead, frame));
         }
         self.dead.clear();

@@ -1,15 +1,18 @@
 //! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
 //! A full buffer loses events and counts them; it never waits.
 
-use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod tuple;
 
-use crate::key::{FlowKey, Side};
+pub use tuple::tuples;
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
 use crate::table::entry::status;
 use crate::tick::Tick;
 use crate::track::sctp::SctpState;
 use crate::track::tcp::TcpState;
-use crate::wire::{Addr, Family, icmp, proto};
+use crate::wire::proto;
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,34 +29,6 @@ pub enum TupleIds {
     Icmp { icmp_type: u8, code: u8, id: u16 },
     Gre { srckey: u16, dstkey: u16 },
     None,
-}
-
-impl Tuple {
-    /// The tuple of a packet of this flow that comes from `side`.
-    pub fn of(key: &FlowKey, side: Side) -> Self {
-        let address = |addr: &Addr| match key.family() {
-            Family::V4 => {
-                let [a, b, c, d, ..] = addr.0;
-                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-            }
-            Family::V6 => IpAddr::V6(Ipv6Addr::from(addr.0)),
-        };
-        let ids = match key.proto {
-            proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
-                TupleIds::Ports { sport: key.id(side), dport: key.id(side.other()) }
-            }
-            proto::ICMP | proto::ICMPV6 => {
-                let asker = key.asker();
-                let [request, code] = key.id(asker.other()).to_be_bytes();
-                let icmp_type =
-                    if side == asker { request } else { icmp::answer_type(key.family(), request) };
-                TupleIds::Icmp { icmp_type, code, id: key.id(asker) }
-            }
-            proto::GRE => TupleIds::Gre { srckey: key.id(side), dstkey: key.id(side.other()) },
-            _ => TupleIds::None,
-        };
-        Self { src: address(key.addr(side)), dst: address(key.addr(side.other())), ids }
-    }
 }
 
 /// One direction's counters. Bytes count from the IP header.
@@ -96,7 +71,7 @@ pub enum ProtoView {
         wscale: [u8; 2],
         flags: [u8; 2],
     },
-    /// Verification tags as (original, reply), in network order as ctnetlink gives them.
+    /// Verification tags as (original, reply), in host order.
     Sctp {
         vtag: [u32; 2],
     },

@@ -196,6 +196,10 @@ impl Side {
 }
 
 impl FlowKey {
+    /// All zero: no live flow's key.
+    pub const EMPTY: Self =
+        Self { lo: Addr([0; 16]), hi: Addr([0; 16]), lo_id: 0, hi_id: 0, zone: 0, proto: 0, kind: 0 };
+
     /// The family of both addresses.
     pub const fn family(&self) -> Family {
         if self.kind & kind::V6 == 0 { Family::V4 } else { Family::V6 }

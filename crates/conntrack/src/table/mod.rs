@@ -9,7 +9,7 @@ pub mod cold;
 pub mod entry;
 pub mod memory;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 
 use bucket::{Bucket, SLOTS};
 use core::fmt;

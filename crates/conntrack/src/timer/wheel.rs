@@ -61,7 +61,7 @@ pub struct Wheel {
     heads: Region<u32>,
     /// A bit for each slot that is not empty.
     occupied: [[u64; SLOTS / 64]; LEVELS],
-    /// The first slot of level 0, counted from tick 0, that was not yet visited to its end.
+    /// The slot of level 0, counted from tick 0, at which the last visit stopped: all before it are empty.
     next: u64,
     /// Chunks that were used and are free: a chain.
     free: u32,
@@ -110,8 +110,8 @@ impl Wheel {
     }
 
     /// Adds the one reference of a flow, to be handed out by the first [`Self::take_due`] at `due` or up to
-    /// [`SLOT_TICKS`] - 1 ticks later, or earlier, when a wide slot's time begins. A `due` that has passed goes into
-    /// the next slot to be visited.
+    /// [`SLOT_TICKS`] - 1 ticks later, or earlier, when a wide slot's time begins. A `due` that has passed is
+    /// handed out by the next call.
     ///
     /// # Panics
     /// Holding more references than the capacity is a broken promise of the caller's.
@@ -153,7 +153,8 @@ impl Wheel {
     }
 
     /// Hands out flows to look at, at most as many as fit `out`, and gives their number. Each one's reference is gone:
-    /// the caller ends the flow or arms it again. Fewer than fit means that nothing more is due at `now`.
+    /// the caller ends the flow or arms it again before it does anything else that looks at the flow's position. Fewer
+    /// than fit means that nothing more is due at `now`.
     ///
     /// Slots that passed since the last call are visited in order, each once; empty ones cost nothing.
     pub fn take_due(&mut self, now: Tick, out: &mut [FlowIndex]) -> usize {
@@ -169,7 +170,8 @@ impl Wheel {
                     }
                 }
                 _ => {
-                    self.next = self.next.max(last + 1);
+                    // Not the slot after it: a deadline that has passed is then looked at by the next call.
+                    self.next = self.next.max(last);
                     break;
                 }
             }
@@ -205,7 +207,7 @@ impl Wheel {
     #[inline]
     fn push(&mut self, slot: usize, flow: FlowIndex) -> u32 {
         let mut end = self.head_end(slot) + 1;
-        if end % CHUNK == 0 || end == 1 {
+        if end.is_multiple_of(CHUNK) || end == 1 {
             end = self.push_chunk(slot);
         }
         let header = end / CHUNK * CHUNK;

@@ -27,3 +27,34 @@ pub fn step(head: &mut Head, vars: &mut GreVars, ctx: &Context<'_>) -> Step {
         Step::Refresh { key: TimeoutKey::Gre, span: vars.timeout }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Direction;
+    use crate::tick::Ticks;
+    use crate::track::settings::{Profile, Settings};
+
+    #[test]
+    fn a_flow_keeps_the_timeouts_of_its_birth_and_is_a_stream_after_a_reply() {
+        let mut settings = Settings::new(Profile::Linux);
+        let (mut head, mut vars) = (Head::default(), GreVars::default());
+        let (short, long) = (Ticks::from_secs(30).0, Ticks::from_secs(180).0);
+
+        let ctx = Context { now: 0, direction: Direction::Original, first: true, settings: &settings };
+        assert_eq!(step(&mut head, &mut vars, &ctx), Step::Refresh { key: TimeoutKey::Gre, span: short });
+
+        settings.timeouts.set(TimeoutKey::Gre, Ticks::from_secs(7));
+        settings.timeouts.set(TimeoutKey::GreStream, Ticks::from_secs(8));
+        let ctx = Context { now: 0, direction: Direction::Reply, first: false, settings: &settings };
+        assert_eq!(step(&mut head, &mut vars, &ctx), Step::Refresh { key: TimeoutKey::Gre, span: short });
+        assert_eq!(head.status & status::ASSURED, 0);
+
+        head.status |= status::SEEN_REPLY;
+        assert_eq!(
+            step(&mut head, &mut vars, &ctx),
+            Step::Refresh { key: TimeoutKey::GreStream, span: long }
+        );
+        assert_ne!(head.status & status::ASSURED, 0);
+    }
+}

@@ -32,3 +32,38 @@ pub fn step(_head: &mut Head, family: Family, icmp_type: u8, ctx: &Context<'_>) 
     };
     Step::refresh(key, ctx.settings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Direction;
+    use crate::track::settings::{Profile, Settings};
+
+    fn first(family: Family, icmp_type: u8) -> Step {
+        let settings = Settings::new(Profile::Linux);
+        let ctx = Context { now: 0, direction: Direction::Original, first: true, settings: &settings };
+        step(&mut Head::default(), family, icmp_type, &ctx)
+    }
+
+    #[test]
+    fn only_requests_open_a_flow() {
+        let opens = |family| {
+            (0..=u8::MAX)
+                .filter(|&icmp_type| first(family, icmp_type) != Step::Invalid(Reason::IcmpNoRequest))
+                .collect::<std::vec::Vec<u8>>()
+        };
+        assert_eq!(opens(Family::V4), [8, 13, 15, 17]);
+        assert_eq!(opens(Family::V6), [128, 139]);
+    }
+
+    #[test]
+    fn an_answer_renews_its_flow_and_never_assures_it() {
+        let settings = Settings::new(Profile::Linux);
+        let mut head = Head { status: crate::table::entry::status::SEEN_REPLY, ..Head::default() };
+        let before = head;
+        let ctx = Context { now: 0, direction: Direction::Reply, first: false, settings: &settings };
+        assert_eq!(step(&mut head, Family::V4, 0, &ctx), Step::refresh(TimeoutKey::Icmp, &settings));
+        assert_eq!(step(&mut head, Family::V6, 129, &ctx), Step::refresh(TimeoutKey::Icmpv6, &settings));
+        assert_eq!(head, before);
+    }
+}

@@ -30,8 +30,6 @@ pub struct Counters {
     pub fragments_held: u64,
     /// Datagrams put together again.
     pub datagrams_completed: u64,
-    /// Datagrams given up: overlap, time-out, or room needed for another.
-    pub datagrams_discarded: u64,
     /// ICMP errors that matched no flow, or not well enough.
     pub icmp_error: u64,
     /// Packets that belong to a flow but neither count nor refresh.
@@ -52,7 +50,6 @@ impl Default for Counters {
             full_untracked: 0,
             fragments_held: 0,
             datagrams_completed: 0,
-            datagrams_discarded: 0,
             icmp_error: 0,
             ignored: 0,
         }

@@ -1,6 +1,6 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, Tuple};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, tuples};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
 use crate::table::entry::{Entry, status};
@@ -141,27 +141,44 @@ impl Flows {
         Before { state: entry.head.state, status: entry.head.status }
     }
 
-    /// Tells what a step has changed.
+    /// Tells what a step has changed, and what an earlier one left untold.
     #[inline(always)]
     pub(super) fn tell(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
-        let entry = self.table.entry(flow);
-        if entry.head.state != before.state || entry.head.status != before.status {
+        let head = self.table.entry(flow).head;
+        if head.state != before.state
+            || head.status != before.status
+            || head.status & status::STATE_CHANGED != 0
+        {
             self.tell_change(now, flow, before, events);
         }
     }
 
     #[cold]
     fn tell_change(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
-        let entry = self.table.entry_mut(flow);
-        let told = entry.head.status & status::STATE_CHANGED != 0;
-        entry.head.status &= !status::STATE_CHANGED;
-        let (l4, head) = (entry.key.proto, entry.head);
-        self.states.shift(l4, (before.state, before.status), (head.state, head.status));
-        let facts = status::SEEN_REPLY | status::ASSURED;
-        let changed = told || head.state != before.state || (head.status ^ before.status) & facts != 0;
+        let changed = self.recount(flow, before);
+        self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
         if changed && events.enabled() {
             events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
         }
+    }
+
+    /// What a step has changed although its packet was INVALID is told with the flow's next packet.
+    #[inline(always)]
+    pub(super) fn keep_for_later(&mut self, flow: FlowIndex, before: Before) {
+        if self.recount(flow, before) {
+            self.table.entry_mut(flow).head.status |= status::STATE_CHANGED;
+        }
+    }
+
+    /// Counts the flow under its present state; true if there is something to tell.
+    fn recount(&mut self, flow: FlowIndex, before: Before) -> bool {
+        const FACTS: u16 = status::SEEN_REPLY | status::ASSURED;
+        let entry = self.table.entry(flow);
+        let (l4, head) = (entry.key.proto, entry.head);
+        self.states.shift(l4, (before.state, before.status), (head.state, head.status));
+        head.status & status::STATE_CHANGED != 0
+            || head.state != before.state
+            || (head.status ^ before.status) & FACTS != 0
     }
 
     /// A copy of the flow for people and machines to read.
@@ -169,13 +186,14 @@ impl Flows {
         let entry = self.table.entry(flow);
         let mut vars = entry.vars;
         let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
+        let (original, reply) = tuples(&entry.key, original);
         let proto_view = match entry.key.proto {
             proto::TCP => {
                 let tcp = vars.tcp();
                 let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
                 ProtoView::Tcp { wscale, flags: tcp.flags }
             }
-            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag.map(u32::swap_bytes) },
+            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag },
             proto::GRE => {
                 let gre = vars.gre();
                 let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
@@ -193,8 +211,8 @@ impl Flows {
             zone: entry.key.zone,
             state: entry.head.state,
             status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
-            original: Tuple::of(&entry.key, original),
-            reply: Tuple::of(&entry.key, original.other()),
+            original,
+            reply,
             count: self.accounting.then(|| self.cold.totals(flow, entry)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL

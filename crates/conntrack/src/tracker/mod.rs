@@ -12,7 +12,7 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
-use crate::fragment::{Reassembler, Reassembly};
+use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};
@@ -40,9 +40,7 @@ pub struct Frame<'a> {
     pub checksum: Checksum,
 }
 
-/// Names a datagram whose fragments are held; never used twice while frames are held under it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HeldId(pub u32);
+pub use crate::fragment::HeldId;
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +132,7 @@ pub const MAX_ENTRIES: u32 = 100_000_000;
 #[derive(Debug)]
 pub struct Tracker {
     core: Core,
-    fragments: Reassembler,
+    fragments: Fragments,
     sweep: Sweep,
 }
 
@@ -185,16 +183,10 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
+        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
         Ok(Self {
-            core: Core {
-                settings,
-                policy,
-                on_full,
-                flows,
-                hasher: Hasher::new(limits.hash_key, Cpu::detect()),
-                counters: Counters::default(),
-            },
-            fragments: Reassembler::new(limits.max_datagrams),
+            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
+            fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
         })
     }
@@ -245,30 +237,20 @@ impl Tracker {
         events: &mut Events,
     ) -> Outcome {
         let counters = &mut self.core.counters;
-        match self.fragments.add(now, fragment, frame.zone, frame.role) {
+        match self.fragments.add(now, fragment, frame.zone, frame.role as u8) {
             Reassembly::Held(id) => {
                 counters.fragments_held += 1;
                 Outcome::untold(Verdict::Hold(id))
             }
-            Reassembly::Refused | Reassembly::Duplicate => self.core.dropped(DropReason::Fragment),
-            Reassembly::Discarded => {
-                counters.datagrams_discarded += 1;
-                self.core.dropped(DropReason::Fragment)
+            Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
+            Reassembly::NotHeld => {
+                let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
+                self.core.on_datagram(now, frame, &parsed, events)
             }
-            Reassembly::NotHeld(reason) => self.core.invalid(frame, reason),
             Reassembly::Complete { held, datagram } => {
                 counters.datagrams_completed += 1;
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = match &parsed {
-                    Parsed::Packet(packet) => {
-                        let keyed = self.core.key(packet, frame.zone);
-                        self.core.on_packet(now, frame, packet, keyed, events)
-                    }
-                    Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-                    Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-                    Parsed::Malformed(reason) => self.core.malformed(*reason),
-                    Parsed::Fragment(_) => self.core.dropped(DropReason::Fragment),
-                };
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, events);
                 outcome.releases = held;
                 outcome
             }
@@ -292,7 +274,7 @@ impl Tracker {
         if self.sweep.is_running() {
             done.visited += self.core.sweep(now, left, &mut self.sweep);
         }
-        self.core.counters.datagrams_discarded += u64::from(self.fragments.on_tick(now));
+        self.fragments.expire(now, BURST as u32);
         let late = self.core.flows.wheel.lag(now);
         done.more = self.sweep.is_running() || late.is_some();
         done.lag = late.unwrap_or_default();
@@ -377,6 +359,11 @@ impl Tracker {
         &self.core.counters
     }
 
+    /// The datagrams that are being put together.
+    pub fn fragments(&self) -> &Fragments {
+        &self.fragments
+    }
+
     /// A held datagram that will never be completed: free its frames. Ask until `None` after each burst and tick.
     pub fn take_discarded(&mut self) -> Option<HeldId> {
         self.fragments.take_discarded()
@@ -412,6 +399,26 @@ impl Core {
                     misses += 1;
                 }
             }
+        }
+    }
+
+    /// Stage 3 of a datagram that was put together, or that never will be.
+    fn on_datagram(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        parsed: &Parsed<'_>,
+        events: &mut Events,
+    ) -> Outcome {
+        match parsed {
+            Parsed::Packet(packet) => {
+                let keyed = self.key(packet, frame.zone);
+                self.on_packet(now, frame, packet, keyed, events)
+            }
+            Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
+            Parsed::Invalid(reason) => self.invalid(frame, *reason),
+            Parsed::Malformed(reason) => self.malformed(*reason),
+            Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
         }
     }
 
@@ -486,12 +493,12 @@ impl Core {
             Step::Ignore => self.counters.ignored += 1,
             Step::Invalid(reason) => {
                 self.flows.settle(now, flow);
-                self.flows.tell(now, flow, before, events);
+                self.flows.keep_for_later(flow, before);
                 return self.invalid(frame, reason);
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
-                self.flows.tell(now, flow, before, &mut Events::none());
+                self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
                 return self.classify(frame, class, Some(direction), lacks_syn(packet));

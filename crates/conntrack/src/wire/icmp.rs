@@ -84,18 +84,14 @@ fn redirect<'a>(ip: Ip, code: u8, body: &[u8]) -> Parsed<'a> {
     if !link_local || ip.hop_limit != 255 || code != 0 {
         return Parsed::Invalid(Reason::Icmpv6Redirect);
     }
-    // Target and destination address, then options of `len` times eight bytes; each step is at least eight.
-    let mut options = body.get(32..).unwrap_or_default();
-    while let Some(&[kind, len]) = options.first_chunk::<2>() {
-        if kind == REDIRECTED_HEADER {
-            return error(ip, proto::ICMPV6, options.get(8..).unwrap_or_default());
+    // Behind target and destination address stands the option; the kernel looks at the first one only.
+    let option = body.get(32..).unwrap_or_default();
+    match option.first_chunk::<2>() {
+        Some(&[REDIRECTED_HEADER, 1..=u8::MAX]) => {
+            error(ip, proto::ICMPV6, option.get(8..).unwrap_or_default())
         }
-        if len == 0 {
-            break;
-        }
-        options = options.get(usize::from(len) * 8..).unwrap_or_default();
+        _ => Parsed::Invalid(Reason::Icmpv6Redirect),
     }
-    Parsed::Invalid(Reason::Icmpv6Redirect)
 }
 
 /// What a quoted packet's start says of its flow. Its checksums and lengths are not looked at: what was quoted is

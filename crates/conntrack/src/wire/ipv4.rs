@@ -54,13 +54,14 @@ pub(super) fn parse(bytes: &[u8], sums: Sums) -> Parsed<'_> {
     transport(ip, proto, payload, sums)
 }
 
-/// What a quoted packet's header says, without the checks that only the sender of an error needs to pass:
-/// addresses, protocol and the quoted transport bytes. `None` if it ends too early, or quotes a later fragment.
+/// What a quoted packet's header says, without the checks that only a packet on the wire must pass (version, lengths,
+/// checksum): addresses, protocol and the quoted transport bytes. `None` if it ends too early, or belongs to a later
+/// fragment.
 pub(super) fn quoted(bytes: &[u8]) -> Option<(Addr, Addr, u8, &[u8])> {
     let &head = bytes.first_chunk::<20>()?;
     let [first, _, _, _, _, _, frag0, frag1, _, proto, _, _, addrs @ ..] = head;
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addrs;
-    if !(0x45..=0x4f).contains(&first) || be16([frag0, frag1]) & OFFSET_BITS != 0 {
+    if be16([frag0, frag1]) & OFFSET_BITS != 0 {
         return None;
     }
     let payload = bytes.get(usize::from(first & 0x0f) * 4..)?;

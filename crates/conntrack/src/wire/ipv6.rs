@@ -15,7 +15,8 @@ mod next_header {
     pub(super) const DESTINATION: u8 = 60;
 }
 
-/// More extension headers than this are refused. RFC 8200 section 4.1 knows of seven places for one.
+/// More extension headers than this are refused, where the kernel would walk on: RFC 8200 section 4.1 knows of seven
+/// places for one, and a frame could hold hundreds.
 const EXTENSIONS_MAX: usize = 8;
 
 /// More hop-by-hop options than this, padding apart, are refused: the kernel's `max_hbh_opts_number`.
@@ -59,10 +60,9 @@ fn addresses(bytes: &[u8; 32]) -> Option<(Addr, Addr)> {
 #[cold]
 fn refused(src: &Addr, dst: &Addr) -> bool {
     let loopback = |addr: &Addr| addr.0 == *b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
-    let v4_mapped = |addr: &Addr| addr.0.starts_with(b"\0\0\0\0\0\0\0\0\0\0\xff\xff");
     // Reserved and interface-local scope.
     let never_sent = |addr: &Addr| addr.0[0] == 0xff && addr.0[1] & 0x0f <= 1;
-    src.0[0] == 0xff || loopback(src) || loopback(dst) || v4_mapped(src) || never_sent(dst)
+    src.0[0] == 0xff || loopback(src) || loopback(dst) || never_sent(dst)
 }
 
 #[inline(always)]
@@ -85,27 +85,27 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
         return Parsed::Malformed(Reason::Ipv6Extension);
     }
     match walk(next, payload, true) {
-        Walk::Transport { proto, at } => match payload.get(at..) {
-            Some(payload) => transport(ip, proto, payload, sums),
-            None => Parsed::Invalid(Reason::Ipv6Extension),
-        },
-        Walk::Fragment { at } => fragment(ip, payload, at),
+        Walk::Transport { proto, at } => transport(ip, proto, from(payload, at), sums),
+        Walk::Fragment { at } => fragment(ip, payload, at, sums),
         Walk::Broken => Parsed::Invalid(Reason::Ipv6Extension),
     }
 }
 
 /// The fragment whose fragment header stands at `at`.
-fn fragment(ip: Ip, payload: &[u8], at: usize) -> Parsed<'_> {
+fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
     let Some((&head, piece)) = payload.get(at..).and_then(|rest| rest.split_first_chunk::<8>()) else {
         return Parsed::Malformed(Reason::FragmentMalformed);
     };
     let [next, _, place0, place1, id @ ..] = head;
     let place = be16([place0, place1]);
     let offset = u32::from(place & !7);
-    // A first piece must show its transport header, so that a filter can judge it; the kernel passes one that does
-    // not as INVALID without holding it. RFC 8200 section 4.5
+    // A first piece must show its transport header, so that a filter can judge it; the kernel does not hold one that
+    // does not, and tracks it as it stands. RFC 8200 section 4.5
     if offset == 0 && lacks_transport_header(next, piece) {
-        return Parsed::Invalid(Reason::FragmentMalformed);
+        return match skip_extensions(next, piece) {
+            Ok((proto, rest)) => transport(ip, proto, rest, sums),
+            Err(reason) => Parsed::Invalid(reason),
+        };
     }
     Parsed::Fragment(Fragment {
         family: Family::V6,
@@ -139,11 +139,16 @@ fn lacks_transport_header(next: u8, piece: &[u8]) -> bool {
 /// skipped, as nothing is put together twice; a later fragment has no transport header.
 pub(super) fn skip_extensions(next: u8, payload: &[u8]) -> Result<(u8, &[u8]), Reason> {
     match walk(next, payload, false) {
-        Walk::Transport { proto, at } => {
-            payload.get(at..).map(|rest| (proto, rest)).ok_or(Reason::Ipv6Extension)
-        }
+        Walk::Transport { proto, at } => Ok((proto, from(payload, at))),
         Walk::Fragment { .. } | Walk::Broken => Err(Reason::Ipv6Extension),
     }
+}
+
+/// The transport header's bytes. An extension header may claim to reach beyond the packet's end; as in the kernel that
+/// leaves an empty transport header, with which some protocols can be tracked.
+#[inline(always)]
+fn from(payload: &[u8], at: usize) -> &[u8] {
+    payload.get(at..).unwrap_or_default()
 }
 
 /// Where a chain of extension headers leads.
@@ -193,13 +198,18 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
 fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
     const PAD1: u8 = 0;
     const PADN: u8 = 1;
+    // RFC 2711, 5570, 9486
     const ROUTER_ALERT: u8 = 5;
+    const CALIPSO: u8 = 7;
+    const IOAM: u8 = 49;
     const PADDING_MAX: usize = 7;
 
     let Some(&[_, len]) = payload.first_chunk::<2>() else { return false };
     let Some(mut options) = payload.get(2..(usize::from(len) + 1) * 8) else { return false };
     let (mut padding, mut known) = (0, 0);
+    let end = 2 + options.len();
     while let Some((&kind, rest)) = options.split_first() {
+        let at = end - options.len();
         if kind == PAD1 {
             padding += 1;
             options = rest;
@@ -215,8 +225,16 @@ fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
             } else {
                 padding = 0;
                 known += 1;
-                // The two highest bits of an unknown option say what to do: 0 is to pass over it.
-                if known > OPTIONS_MAX || kind >> 6 != 0 || (kind == ROUTER_ALERT && len != 2) {
+                let sound = match kind {
+                    ROUTER_ALERT => len == 2,
+                    // Eight bytes, of which the fifth counts the words that follow; its CRC is not checked.
+                    CALIPSO => data.get(4).is_some_and(|&words| data.len() >= 8 + usize::from(words) * 4),
+                    // Starts at a multiple of four.
+                    IOAM => at % 4 == 0,
+                    // The two highest bits of an unknown option say what to do: 0 is to pass over it.
+                    _ => kind >> 6 == 0,
+                };
+                if known > OPTIONS_MAX || !sound {
                     return false;
                 }
             }
@@ -229,13 +247,10 @@ fn hop_by_hop_is_sound(payload: &[u8]) -> bool {
 }
 
 /// What a quoted packet's headers say: addresses, transport protocol and the quoted transport bytes. `None` if
-/// they end too early, or belong to a later fragment.
+/// they end too early, or belong to a later fragment. The version is not looked at.
 pub(super) fn quoted(bytes: &[u8]) -> Option<(Addr, Addr, u8, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<40>()?;
-    let &[first, _, _, _, _, _, next, _, ref addrs @ ..] = head;
-    if first >> 4 != 6 {
-        return None;
-    }
+    let &[_, _, _, _, _, _, next, _, ref addrs @ ..] = head;
     let (src, dst) = addrs.split_at(16);
     let (proto, payload) = skip_extensions(next, rest).ok()?;
     Some((Addr(*src.first_chunk()?), Addr(*dst.first_chunk()?), proto, payload))

@@ -12,6 +12,8 @@ mod ipv4;
 mod ipv6;
 mod sctp;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use crate::track::reason::Reason;
@@ -269,6 +271,22 @@ pub fn parse_datagram<'a>(datagram: &Datagram<'a>, verify: bool) -> Parsed<'a> {
         },
     }
 }
+
+/// Reads a fragment that is not held, as it stands: only a first one can show its transport header. Never gives
+/// [`Parsed::Fragment`] or [`Parsed::Malformed`].
+pub fn parse_unheld<'a>(fragment: &Fragment<'a>, checksum: Checksum, verify: bool) -> Parsed<'a> {
+    if fragment.offset != 0 {
+        return Parsed::Invalid(Reason::FragmentMalformed);
+    }
+    let Fragment { family, src, dst, hop_limit, proto, payload, header_bytes, .. } = *fragment;
+    // The fragment header stays in the packet, and counts.
+    let ip_bytes = header_bytes + FRAGMENT_HEADER_BYTES + payload.len() as u32;
+    let verify = Sums::new(checksum, verify) != Sums::Accept;
+    parse_datagram(&Datagram { family, src, dst, proto, hop_limit, ip_bytes, payload }, verify)
+}
+
+/// The IPv6 fragment header. RFC 8200 section 4.5
+const FRAGMENT_HEADER_BYTES: u32 = 8;
 
 /// What to do about a transport checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -172,7 +172,7 @@ fn ignore(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, from: Directi
         vars.flags[opener] = vars.last_flags;
         vars.set_scale(noted.direction(), noted.wscale());
         vars.peers[from.index()] = Peer::default();
-        vars.flags[from.index()] = 0;
+        vars.flags[from.index()] &= Mark::LIBERAL;
         vars.set_scale(from, 0);
         *turn = Turn { old: TcpState::SynSent, new: TcpState::SynRecv, resync: true };
         return true;

@@ -66,7 +66,8 @@ pub(super) fn judge(
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply
         && segment.seq == vars.last_ack;
-    let accept = (answers_ignored && segment.ack == vars.last_end) || answers_challenge;
+    let from_other_side = noted.direction() != from;
+    let accept = (answers_ignored && from_other_side && segment.ack == vars.last_end) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,
