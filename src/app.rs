@@ -141,11 +141,7 @@ fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Res
 }
 
 fn limits(config: &Config, hash_key: [u64; 4]) -> Limits {
-    Limits {
-        max_entries: config.table.max_entries,
-        max_datagrams: config.table.max_datagrams,
-        hash_key,
-    }
+    Limits { max_entries: config.table.max_entries, max_datagrams: config.table.max_datagrams, hash_key }
 }
 
 /// Answers operators until a signal comes, or a worker ends.
