@@ -34,7 +34,7 @@ reasons! {
     IpTruncated "ip_truncated" Warning "The frame ends inside the IP header, or before the length that the header states.";
     IpHeader "ip_header" Warning "The IP version or header length is impossible.";
     IpChecksum "ip_checksum" Warning "The IPv4 header checksum is wrong.";
-    Ipv6Extension "ipv6_extension" Warning "The chain of IPv6 extension headers is broken, ends without a transport header, or is too long.";
+    Ipv6Extension "ipv6_extension" Warning "The chain of IPv6 extension headers is broken, or ends without a transport header.";
     FragmentMalformed "fragment_malformed" Warning "The fragment's length or place is impossible, or its first piece lacks the transport header.";
     L4Truncated "l4_truncated" Warning "The packet ends inside its transport header.";
     L4Length "l4_length" Warning "The transport header states a length that the packet does not have.";
