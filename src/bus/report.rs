@@ -37,8 +37,6 @@ pub struct WorkCounters {
     /// Time in turns that found work, and in turns that found none.
     pub busy_ns: u64,
     pub idle_ns: u64,
-    /// Datagrams given up, with what was held of them: overlap, time-out, or room needed for another.
-    pub datagrams_discarded: u64,
     /// Fragments freed because the store of held frames was full.
     pub held_full: u64,
     /// Fragments held now.

@@ -1,0 +1,113 @@
+//! A full table, by each of its three answers.
+
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use crate::appliance::{INSIDE, OUTSIDE, Pair, at};
+use crate::net::SOON;
+
+const ENTRIES: u64 = 64;
+const SENT: u64 = 100;
+
+fn start(on_full: &str) -> Pair {
+    Pair::start(&format!("[table]\nmax_entries = {ENTRIES}\non_full = \"{on_full}\""))
+}
+
+/// One datagram from each of so many new sockets. The sockets stay open, so that each has a port of its own.
+fn datagrams(pair: &Pair, number: u64) -> Vec<UdpSocket> {
+    (0..number)
+        .map(|_| {
+            let socket = pair.inside.udp(&at(INSIDE, 0).to_string());
+            socket.send_to(b"x", at(OUTSIDE, 9999)).unwrap();
+            socket
+        })
+        .collect()
+}
+
+/// Fills the table and returns how many of the datagrams came out at the other side.
+fn overfill(pair: &Pair) -> u64 {
+    // Nobody may answer: unreachable errors are no part of this.
+    pair.outside.count_incoming("udp dport 9999");
+    pair.outside.drop_incoming("udp dport 9999");
+    // ARP first, or the kernel keeps only the last few of the datagrams while it asks.
+    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "5", OUTSIDE]);
+    pair.appliance.tell(&["flush"]);
+    let _sockets = datagrams(pair, SENT);
+    std::thread::sleep(Duration::from_millis(500));
+    pair.outside.counted()
+}
+
+fn count(pair: &Pair) -> u64 {
+    pair.appliance.tell(&["count"]).trim().parse().expect("count prints a number")
+}
+
+fn of(pair: &Pair, counter: &str) -> u64 {
+    pair.appliance.worker_stats()[counter].as_u64().unwrap_or_else(|| panic!("no counter {counter}"))
+}
+
+#[test]
+fn early_drop_makes_room_for_new_flows() {
+    let pair = start("early_drop");
+    assert_eq!(overfill(&pair), SENT, "every new flow found room");
+    assert_eq!((count(&pair), of(&pair, "full_early_drop")), (ENTRIES, SENT - ENTRIES));
+    assert_eq!(of(&pair, "full_dropped"), 0);
+}
+
+#[test]
+fn drop_new_refuses_new_flows() {
+    let pair = start("drop_new");
+    assert_eq!(overfill(&pair), ENTRIES, "only those with an entry went through");
+    assert_eq!((count(&pair), of(&pair, "full_dropped")), (ENTRIES, SENT - ENTRIES));
+    assert_eq!(of(&pair, "full_early_drop"), 0);
+}
+
+#[test]
+fn pass_untracked_lets_them_through_without_an_entry() {
+    let pair = start("pass_untracked");
+    assert_eq!(overfill(&pair), SENT, "everything went through");
+    assert_eq!((count(&pair), of(&pair, "full_untracked")), (ENTRIES, SENT - ENTRIES));
+}
+
+#[test]
+fn assured_flows_survive_a_flood() {
+    let pair = start("early_drop");
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let server = listener.local_addr().unwrap();
+    let mut client = pair.inside.connect(server);
+    let (mut served, _) = listener.accept().unwrap();
+    client.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    pair.appliance.await_line("[ASSURED]", |line| line.to_port(server.port()) && line.assured);
+
+    pair.outside.drop_incoming("udp dport 9999");
+    let _sockets = datagrams(&pair, 3 * ENTRIES);
+    std::thread::sleep(Duration::from_millis(500));
+    pair.appliance
+        .await_line("the connection, still there", |line| line.to_port(server.port()) && line.assured);
+    served.write_all(b"y").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_filling_table_warns_at_80_90_and_95_percent() {
+    let pair = start("drop_new");
+    pair.outside.drop_incoming("udp dport 9999");
+    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "5", OUTSIDE]);
+    pair.appliance.tell(&["flush"]);
+    let mut sockets = Vec::new();
+    let mut told = 0;
+    for (entries, mark) in [(52, "80 %"), (58, "90 %"), (61, "95 %")] {
+        sockets.extend(datagrams(&pair, entries - sockets.len() as u64));
+        let begun = Instant::now();
+        while !pair.appliance.log()[told..].contains(mark) {
+            assert!(
+                begun.elapsed() < SOON,
+                "{entries} of {ENTRIES}, and no warning of {mark}:\n{}",
+                pair.appliance.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        told = pair.appliance.log().len();
+    }
+}

@@ -1,0 +1,16 @@
+//! End to end: the built appliance between network namespaces, with the kernel's own TCP, UDP and ICMP on either side.
+//! Everything is observed from outside: what sockets get, what the namespaces count, what the subcommands print.
+//! Needs root, for the namespaces and the tap devices.
+
+mod appliance;
+mod net;
+mod stream;
+
+mod full;
+mod guard;
+mod mirror;
+mod newcomer;
+mod protocols;
+mod shown;
+mod tcp;
+mod tuned;

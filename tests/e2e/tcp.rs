@@ -1,0 +1,182 @@
+//! TCP: what arrives, and the states that the table walks through while it does.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::appliance::{INSIDE, INSIDE6, OUTSIDE, OUTSIDE6, Pair, at, tuple};
+use crate::net::SOON;
+use crate::stream;
+
+const HUNDRED_MB: usize = 100_000_000;
+
+/// Both directions one after the other, over one connection each.
+fn transfer_both_ways(pair: &Pair, server: &str) {
+    let listener = pair.outside.listen(&at(server, 0).to_string());
+    let to = listener.local_addr().unwrap();
+    for (seed, upload) in [(1, false), (2, true)] {
+        let client = pair.inside.connect(to);
+        let (served, _) = listener.accept().unwrap();
+        served.set_read_timeout(Some(SOON)).unwrap();
+        served.set_write_timeout(Some(SOON)).unwrap();
+        let (sender, receiver) = if upload { (&client, &served) } else { (&served, &client) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| stream::send(sender, seed, HUNDRED_MB));
+            stream::receive(receiver, seed, HUNDRED_MB);
+        });
+    }
+    let stats = pair.appliance.worker_stats();
+    assert!(
+        stats["rx_bytes"].as_u64().unwrap() > 2 * HUNDRED_MB as u64,
+        "the bytes went through the appliance and not around it: {stats}"
+    );
+}
+
+#[test]
+fn a_hundred_megabytes_arrive_intact_both_ways() {
+    transfer_both_ways(&Pair::start(""), OUTSIDE);
+}
+
+#[test]
+fn a_hundred_megabytes_arrive_intact_both_ways_over_ipv6() {
+    transfer_both_ways(&Pair::start(""), OUTSIDE6);
+}
+
+#[test]
+fn a_connection_walks_through_the_documented_states() {
+    let pair = Pair::start("");
+    let table = &pair.appliance;
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let server = listener.local_addr().unwrap();
+    let port = server.port();
+
+    // The server never sees the SYN.
+    pair.outside.drop_incoming("tcp flags & (syn | ack) == syn");
+    let mut client = pair.inside.begin_connect(server);
+    let from = client.local_addr().unwrap();
+    let line = table.await_line("SYN_SENT", |line| line.in_state(port, "SYN_SENT"));
+    assert!((100..=120).contains(&line.timeout), "{}", line.text);
+    assert_eq!(
+        line.text,
+        format!(
+            "tcp      6 {} SYN_SENT {} [UNREPLIED] {} use=1",
+            line.timeout,
+            tuple(from, server),
+            tuple(server, from)
+        )
+    );
+
+    // The client never sees the SYN/ACK.
+    pair.inside.drop_incoming("tcp flags & (syn | ack) == (syn | ack)");
+    pair.outside.let_in();
+    let line = table.await_line("SYN_RECV", |line| line.in_state(port, "SYN_RECV"));
+    assert!((40..=60).contains(&line.timeout), "{}", line.text);
+    assert_eq!(
+        line.text,
+        format!("tcp      6 {} SYN_RECV {} {} use=1", line.timeout, tuple(from, server), tuple(server, from))
+    );
+
+    pair.inside.let_in();
+    let line = table.await_line("ESTABLISHED", |line| line.in_state(port, "ESTABLISHED"));
+    assert!((431_980..=432_000).contains(&line.timeout), "{}", line.text);
+    let (mut served, _) = listener.accept().unwrap();
+    client.set_nonblocking(false).unwrap();
+    client.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    let line = table.await_line("[ASSURED]", |line| line.to_port(port) && line.assured);
+    assert_eq!(line.state, "ESTABLISHED");
+
+    // The server never sees the client's FIN.
+    pair.outside.drop_incoming("tcp flags & fin == fin");
+    client.shutdown(Shutdown::Write).unwrap();
+    let line = table.await_line("FIN_WAIT", |line| line.in_state(port, "FIN_WAIT"));
+    assert!((100..=120).contains(&line.timeout) && line.assured, "{}", line.text);
+
+    pair.outside.let_in();
+    assert_eq!(served.read(&mut [0]).unwrap(), 0, "the FIN arrives when it is sent again");
+    let line = table.await_line("CLOSE_WAIT", |line| line.in_state(port, "CLOSE_WAIT"));
+    assert!((43_180..=43_200).contains(&line.timeout), "{}", line.text);
+
+    // The client never sees the server's FIN.
+    pair.inside.drop_incoming("tcp flags & fin == fin");
+    drop(served);
+    let line = table.await_line("LAST_ACK", |line| line.in_state(port, "LAST_ACK"));
+    assert!((10..=30).contains(&line.timeout), "{}", line.text);
+
+    pair.inside.let_in();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "the FIN arrives when it is sent again");
+    let line = table.await_line("TIME_WAIT", |line| line.in_state(port, "TIME_WAIT"));
+    assert!((100..=120).contains(&line.timeout) && line.assured, "{}", line.text);
+}
+
+#[test]
+fn assured_comes_with_the_packet_after_the_handshake() {
+    let pair = Pair::start("");
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let server = listener.local_addr().unwrap();
+    let mut client = pair.inside.connect(server);
+    let line = pair.appliance.await_line("ESTABLISHED", |line| line.in_state(server.port(), "ESTABLISHED"));
+    assert!(!line.assured && !line.unreplied, "only the handshake was there: {}", line.text);
+    client.write_all(b"x").unwrap();
+    pair.appliance.await_line("[ASSURED]", |line| line.to_port(server.port()) && line.assured);
+}
+
+#[test]
+fn the_linux_profile_assures_with_the_handshake() {
+    let pair = Pair::start("profile = \"linux\"");
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let server = listener.local_addr().unwrap();
+    let _client = pair.inside.connect(server);
+    let line = pair.appliance.await_line("ESTABLISHED", |line| line.in_state(server.port(), "ESTABLISHED"));
+    assert!(line.assured, "{}", line.text);
+}
+
+#[test]
+fn a_reset_leads_to_close_and_disappears_after_its_timeout() {
+    let pair = Pair::start("");
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let server = listener.local_addr().unwrap();
+    let mut client = pair.inside.connect(server);
+    let (mut served, _) = listener.accept().unwrap();
+    client.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let reset = Instant::now();
+    let line = pair.appliance.await_line("CLOSE", |line| line.in_state(server.port(), "CLOSE"));
+    assert!((8..=10).contains(&line.timeout), "{}", line.text);
+    let told = served.read(&mut [0]).unwrap_err();
+    assert_eq!(told.kind(), std::io::ErrorKind::ConnectionReset, "the reset itself goes through");
+    pair.appliance.await_gone("the end of CLOSE", |line| line.to_port(server.port()));
+    let lasted = reset.elapsed();
+    assert!((9.5..12.0).contains(&lasted.as_secs_f64()), "CLOSE lasts 10 s, and this one {lasted:?}");
+}
+
+#[test]
+fn a_refused_connection_is_refused_by_the_server_itself() {
+    let pair = Pair::start("");
+    let refused =
+        pair.inside.enter(|| std::net::TcpStream::connect_timeout(&at(OUTSIDE, 1), SOON)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn frames_pass_with_the_addresses_they_came_with() {
+    let pair = Pair::start("");
+    let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
+    let _client = pair.inside.connect(listener.local_addr().unwrap());
+    // Each host has learned the other's own address: ARP passed, and nobody in between put in theirs.
+    let learned = |host: &crate::net::Namespace, address| host.ip(&["neigh", "show", address]);
+    let (far, near) = (pair.outside.mac(&pair.outside_interface), pair.inside.mac(&pair.inside_interface));
+    assert!(learned(&pair.inside, OUTSIDE).contains(&far), "{} is not {far}", learned(&pair.inside, OUTSIDE));
+    assert!(
+        learned(&pair.outside, INSIDE).contains(&near),
+        "{} is not {near}",
+        learned(&pair.outside, INSIDE)
+    );
+    // Neighbour discovery does the same for IPv6.
+    pair.inside.exec(&["ping", "-6", "-c", "1", "-W", "5", OUTSIDE6]);
+    assert!(learned(&pair.outside, INSIDE6).contains(&near), "{}", learned(&pair.outside, INSIDE6));
+}
