@@ -136,7 +136,7 @@ impl Lane {
     }
 
     /// Runs the steps up to the next gap; gives the gap, or `None` at the program's end.
-    pub fn burst(&mut self, kernel: &mut Kernel, clock: Instant) -> Result<Result<Option<u32>, End>, String> {
+    pub fn burst(&mut self, kernel: &mut Kernel, clock: Clock) -> Result<Result<Option<u32>, End>, String> {
         let now_ms = clock.elapsed().as_secs_f64() * 1000.0;
         let too_close = self.bursts.iter().any(|earlier| {
             let phase = (now_ms - earlier) % 1000.0;
@@ -160,11 +160,11 @@ impl Lane {
                         return Ok(Err(End::Late));
                     }
                     let fate = fate(&self.kernel, &injected, *may_be_dropped);
-                    let now = tick(injected.from - clock);
+                    let now = clock.tick(injected.from);
                     self.player.packet(now, bytes, Checksum::Unknown, fate, &mut self.ours);
-                    // Both clocks round to ticks of their own, and the kernel's stood still at some moment in between.
-                    let doubt = 3 + tick(shown_at - injected.from).0 - START.0;
-                    self.allow_for_clocks(tick(shown_at - clock), doubt);
+                    let doubt = clock.doubt(injected.from, shown_at);
+                    let now = clock.tick(shown_at);
+                    allow_for_clocks(&mut self.player, &self.kernel, &mut self.ours, now, doubt);
                     let slack = Slack { below: 0, above: 0, skip_destroy: true };
                     if let Some(parting) = self.judge(at, slack) {
                         return Ok(Err(End::Parted(Box::new(parting))));
@@ -173,34 +173,6 @@ impl Lane {
             }
         }
         Ok(Ok(None))
-    }
-
-    /// Takes the kernel's seconds over where they lie between what our clock gives `doubt` ticks earlier and later.
-    fn allow_for_clocks(&mut self, now: Tick, doubt: u64) {
-        let mut views = [Shown::default(), Shown::default()];
-        self.player.entries_at(Tick(now.0 - doubt), &mut views[0]);
-        self.player.entries_at(Tick(now.0 + doubt), &mut views[1]);
-        for entry in &mut self.ours.entries {
-            let seen = self.kernel.entries.iter().find(|other| other.n == entry.n).map(|other| other.timeout);
-            let bound = |view: &Shown| {
-                view.entries.iter().find(|other| other.n == entry.n).map(|other| other.timeout)
-            };
-            if let (Some(seen), Some(high), Some(low)) = (seen, bound(&views[0]), bound(&views[1])) {
-                entry.timeout = if (low..=high).contains(&seen) { seen } else { high };
-            }
-        }
-        let announced = |shown: &Shown| -> Vec<usize> {
-            (0..shown.events.len()).filter(|at| shown.events[*at].kind != EventKind::Destroy).collect()
-        };
-        for (theirs, ours) in announced(&self.kernel).into_iter().zip(announced(&self.ours)) {
-            let seen = self.kernel.events[theirs].timeout;
-            let timeout = &mut self.ours.events[ours].timeout;
-            if let (Some(seen), Some(own)) = (seen, *timeout)
-                && seen.abs_diff(own) <= 1
-            {
-                *timeout = Some(seen);
-            }
-        }
     }
 
     fn judge(&self, step: usize, slack: Slack) -> Option<Parting> {
@@ -219,8 +191,56 @@ impl Default for Lane {
     }
 }
 
-fn tick(since_start: Duration) -> Tick {
-    Tick(START.0 + Tick::from_nanos(since_start.as_nanos() as u64).0)
+/// Takes the kernel's seconds over where they lie between what our clock gives `doubt` ticks earlier and later.
+pub fn allow_for_clocks(player: &mut Player, kernel: &Shown, ours: &mut Shown, now: Tick, doubt: u64) {
+    let (mut early, mut late) = (Shown::default(), Shown::default());
+    player.entries_at(Tick(now.0 - doubt), &mut early);
+    player.entries_at(Tick(now.0 + doubt), &mut late);
+    for entry in &mut ours.entries {
+        // All three are sorted by number.
+        let seconds = |shown: &Shown| {
+            let at = shown.entries.binary_search_by_key(&entry.n, |other| other.n).ok()?;
+            shown.entries.get(at).map(|other| other.timeout)
+        };
+        if let (Some(seen), Some(high), Some(low)) = (seconds(kernel), seconds(&early), seconds(&late)) {
+            entry.timeout = if (low..=high).contains(&seen) { seen } else { high };
+        }
+    }
+    let mut announced = kernel.events.iter().filter(|event| event.kind != EventKind::Destroy);
+    for event in ours.events.iter_mut().filter(|event| event.kind != EventKind::Destroy) {
+        if let (Some(seen), Some(own)) = (announced.next().and_then(|event| event.timeout), event.timeout)
+            && seen.abs_diff(own) <= 1
+        {
+            event.timeout = Some(seen);
+        }
+    }
+}
+
+/// Real time in the tracker's ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts now, shortly before the tick's low 32 bits turn over.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The tick at `moment`.
+    pub fn tick(&self, moment: Instant) -> Tick {
+        Tick(START.0 + Tick::from_nanos(moment.duration_since(self.0).as_nanos() as u64).0)
+    }
+
+    /// By how many ticks the kernel's clock may differ from ours when it is asked between two moments: both round to
+    /// ticks of their own, and the kernel's stood still at some moment in between.
+    pub fn doubt(&self, from: Instant, until: Instant) -> u64 {
+        3 + self.tick(until).0 - self.tick(from).0
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }
 
 /// A first packet that the router dropped on its own account leaves no entry.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use agreement::allowed::{self, KNOWN};
-use agreement::duel::{End, Lane, Parting};
+use agreement::duel::{Clock, End, Lane, Parting};
 use agreement::kernel::{self, Kernel};
 use agreement::program::{Program, Side, Step, describe, generate, generate_timed, timed_settings};
 use agreement::shown::class_text;
@@ -236,7 +236,7 @@ fn run_again(kernel: &mut Kernel, lane: &mut Lane, program: &Program) -> Result<
 fn run_timed(kernel: &mut Kernel, lane: &mut Lane, program: &Program) -> Result<End, String> {
     kernel.configure(&program.settings)?;
     lane.start(program.clone())?;
-    let clock = Instant::now();
+    let clock = Clock::start();
     let mut due = Duration::ZERO;
     let end = loop {
         match lane.burst(kernel, clock)? {
@@ -260,7 +260,7 @@ fn timed_worker(options: &Options, totals: &Totals, batches: &AtomicU64) -> Resu
         let batch = batches.fetch_add(1, Ordering::Relaxed);
         let settings = timed_settings(options.seed, batch);
         kernel.configure(&settings)?;
-        let clock = Instant::now();
+        let clock = Clock::start();
         let mut queue = BinaryHeap::new();
         for (at, lane) in lanes.iter_mut().enumerate() {
             lane.start(generate_timed(options.seed, batch * LANES + at as u64, &settings))?;
