@@ -1,5 +1,6 @@
 //! One program to the kernel and to the tracker, step by step, until they part.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use conntrack::tick::Tick;
@@ -8,9 +9,9 @@ use conntrack::wire::Checksum;
 use crate::compare::{Difference, Slack, agree, differences};
 use crate::kernel::{Injected, Kernel, Watch};
 use crate::play::{Fate, Player};
-use crate::program::{Program, Step};
+use crate::program::{Program, Step, describe};
 use crate::settings::KernelSettings;
-use crate::shown::{EventKind, Shown};
+use crate::shown::{Entry, EventKind, Shown, class_text};
 
 /// The tracker's clock at the start: its low 32 bits turn over while timed programs run.
 const START: Tick = Tick((1 << 32) - 1000);
@@ -40,8 +41,50 @@ pub struct Parting {
     pub differences: Vec<Difference>,
 }
 
+/// What the programs have met so far, so that a run that agrees can show that it asked.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<String, u64>);
+
+impl Coverage {
+    /// Adds what another lane has met.
+    pub fn add(&mut self, other: &Self) {
+        other.0.iter().for_each(|(what, count)| *self.0.entry(what.clone()).or_default() += count);
+    }
+
+    /// Each thing and how often, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(what, count)| (what.as_str(), *count))
+    }
+
+    fn meet(&mut self, what: impl Into<String>) {
+        *self.0.entry(what.into()).or_default() += 1;
+    }
+
+    /// One packet: what was said of it, and the cell of TCP's or SCTP's table that it touched.
+    fn packet(&mut self, bytes: &[u8], before: &[Entry], after: &Shown, reason: Option<&str>) {
+        self.meet(format!("class {}", class_text(after.class, after.direction)));
+        if let Some(reason) = reason {
+            self.meet(format!("reason {reason}"));
+        }
+        // Which flow it belonged to is plain where there is only one.
+        if let [flow] = before {
+            let state = flow.state.unwrap_or("-");
+            let kind = describe::kind(bytes);
+            let class = class_text(after.class, after.direction);
+            let new = match after.entries.as_slice() {
+                [same] if same.n == flow.n => same.state.unwrap_or("-"),
+                [_] => "a new flow",
+                _ => "gone or joined",
+            };
+            self.meet(format!("{kind} in {state}: {class}, {new}"));
+        }
+    }
+}
+
 /// A program on its way.
 pub struct Lane {
+    coverage: Option<Coverage>,
+    before: Vec<Entry>,
     program: Program,
     settings: KernelSettings,
     next: usize,
@@ -57,6 +100,8 @@ impl Lane {
     /// Ready to run programs.
     pub fn new() -> Self {
         Self {
+            coverage: None,
+            before: Vec::new(),
             program: Program { seed: 0, index: 0, settings: Vec::new(), steps: Vec::new() },
             settings: KernelSettings::default(),
             next: 0,
@@ -77,8 +122,14 @@ impl Lane {
         self.player.start(&self.settings);
         self.program = program;
         self.next = 0;
+        self.before.clear();
         self.bursts.clear();
         Ok(())
+    }
+
+    /// From now on, notes what programs meet; gives what was met.
+    pub fn coverage(&mut self) -> &Coverage {
+        self.coverage.get_or_insert_default()
     }
 
     /// The program that runs.
@@ -118,6 +169,7 @@ impl Lane {
                 kernel.show(&mut self.watch, &mut self.kernel)?;
                 let fate = fate(&self.kernel, &injected, *may_be_dropped);
                 self.player.packet(START, bytes, Checksum::Unknown, fate, &mut self.ours);
+                self.note(at);
                 Ok(self.judge(at, slack))
             }
             Some(Step::Set(name, value)) => {
@@ -173,6 +225,16 @@ impl Lane {
             }
         }
         Ok(Ok(None))
+    }
+
+    /// Notes the last packet, if anybody wants to know.
+    fn note(&mut self, step: usize) {
+        if let (Some(coverage), Some(Step::Packet { bytes, .. })) =
+            (&mut self.coverage, self.program.steps.get(step))
+        {
+            coverage.packet(bytes, &self.before, &self.ours, self.player.reason());
+            self.before.clone_from(&self.ours.entries);
+        }
     }
 
     fn judge(&self, step: usize, slack: Slack) -> Option<Parting> {
