@@ -85,7 +85,7 @@ fn two_syns_that_cross_are_listen() {
 
 #[test]
 fn a_udp_flow_is_assured_by_the_first_packet_after_the_answer() {
-    use crate::tracker::tests::dialogue::Host::{Client, Server};
+    use super::dialogue::Host::{Client, Server};
     Dialogue::classic()
         .raw(Client, proto::UDP, &udp((5000, 53), 4))
         .raw(Server, proto::UDP, &udp((53, 5000), 4))
