@@ -42,8 +42,7 @@ pub fn play(player: &mut Player, scenario: &Scenario) -> Result {
         let reason = hear(player, step, &mut ours);
         result.busy += started.elapsed();
         let plain = !scenario.helpers && step.sent_back.is_empty();
-        if plain && agree(&step.kernel, &ours, slack) && rules::fate(step) == crate::play::Fate::Forwarded
-        {
+        if plain && agree(&step.kernel, &ours, slack) && rules::fate(step) == crate::play::Fate::Forwarded {
             continue;
         }
         let mut kernel = step.kernel.clone();

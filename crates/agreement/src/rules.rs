@@ -17,8 +17,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 4] =
-        [Self::RouterDroppedFirst, Self::RouterAnswered, Self::Helper, Self::Late];
+    pub const ALL: [Self; 4] = [Self::RouterDroppedFirst, Self::RouterAnswered, Self::Helper, Self::Late];
 
     /// What it does, and why.
     pub fn explain(self) -> &'static str {

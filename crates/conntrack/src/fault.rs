@@ -129,7 +129,6 @@ faults! {
     UnackedClearedEarly "Any acknowledgment clears the mark of waiting data.";
     KeepAliveAnswer "The answer to a keep-alive probe does not move the receiver's end.";
     PickupSideClosed "A side seen first in mid-stream gets no window.";
-    PickupScale "A side seen first in mid-stream has its window taken unscaled.";
     SynWindowZero "A SYN with a closed window leaves its side unknown.";
     SynWindowScaled "The window of a SYN is scaled.";
     WindowNotScaled "Windows are taken unscaled.";
@@ -232,14 +231,12 @@ faults! {
     IcmpErrorDestination "An ICMP error is RELATED whomever it is addressed to.";
     IcmpErrorDirection "An ICMP error travels with the packet that it quotes.";
     IcmpErrorNoFlow "An ICMP error that quotes an unknown flow is RELATED.";
-    GreLiveTimeout "A GRE flow takes the timeouts as they are, not as they were when it was made.";
     GreStreamNever "GRE is never a stream.";
     GreUnassured "GRE in both directions is not assured.";
 
     // track/sctp
     SctpOpenAbort "An ABORT opens a flow.";
     SctpOpenOther "A chunk that moves nothing opens a flow.";
-    SctpOpenTag "The tag of a first INIT is not noted.";
     SctpOpenShutdownAck "The tag of a first SHUTDOWN_ACK is not noted.";
     SctpPacketTag "Chunks without rules of their own may carry any tag.";
     SctpInitTag "An INIT may carry a tag.";
@@ -323,27 +320,26 @@ faults! {
 
 #[cfg(feature = "planted-faults")]
 mod chosen {
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    use std::sync::OnceLock;
+    use core::cell::Cell;
 
     use super::Fault;
 
-    /// The fault's number, or [`NONE`].
-    static CHOSEN: OnceLock<AtomicUsize> = OnceLock::new();
+    /// No fault's number.
     const NONE: usize = usize::MAX;
 
-    /// Breaks one rule, or mends it; for the whole process. Before the first call the environment's `PLANTED_FAULT`
-    /// names the fault, so that any test program can be run with one.
+    // Each thread has its own, so that tests run side by side. At first the environment's `PLANTED_FAULT` names it, so that any
+    // test program can be run with one.
+    std::thread_local! {
+        static CHOSEN: Cell<usize> = Cell::new(from_environment());
+    }
+
+    /// Breaks one rule for this thread, or mends it.
     pub fn plant(fault: Option<Fault>) {
-        chosen().store(fault.map_or(NONE, |fault| fault as usize), Relaxed);
+        CHOSEN.set(fault.map_or(NONE, |fault| fault as usize));
     }
 
     pub(super) fn is(number: usize) -> bool {
-        chosen().load(Relaxed) == number
-    }
-
-    fn chosen() -> &'static AtomicUsize {
-        CHOSEN.get_or_init(|| AtomicUsize::new(from_environment()))
+        CHOSEN.get() == number
     }
 
     fn from_environment() -> usize {

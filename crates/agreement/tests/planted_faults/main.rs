@@ -82,7 +82,7 @@ fn first_disagreement(player: &mut Player, scenarios: &[Scenario]) -> Option<Str
     scenarios.iter().find(differs).map(|scenario| scenario.name.clone())
 }
 
-/// The dialogues are this program's other tests; a fault is planted for all of a process, so another one runs them.
+/// The dialogues are this program's other tests, so the program runs itself again, with the fault in its environment.
 fn first_failed_dialogue(fault: Option<Fault>) -> Option<String> {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["dialogues::", "--test-threads=1"]).env_remove("PLANTED_FAULT");

@@ -17,7 +17,7 @@ pub struct GreVars {
 /// What one GRE packet does to its flow. SEEN_REPLY comes after the step, so the first reply itself still gets
 /// the short timeout.
 pub fn step(head: &mut Head, vars: &mut GreVars, ctx: &Context<'_>) -> Step {
-    if ctx.first || planted(Fault::GreLiveTimeout) {
+    if ctx.first {
         vars.timeout = ctx.settings.timeouts.get(TimeoutKey::Gre).0;
         vars.stream_timeout = ctx.settings.timeouts.get(TimeoutKey::GreStream).0;
     }

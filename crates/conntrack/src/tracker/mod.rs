@@ -12,8 +12,8 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
-use crate::fragment::{Fragments, Reassembly};
 use crate::fault::{Fault, planted, slip};
+use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};

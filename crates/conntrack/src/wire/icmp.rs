@@ -62,7 +62,9 @@ pub(super) fn parse_v6<'a>(ip: Ip, payload: &'a [u8], sums: Sums) -> Parsed<'a> 
     match icmp_type {
         0..128 => error(ip, proto::ICMPV6, body),
         // Multicast listener discovery, router and neighbour discovery, MLDv2, and multicast router discovery.
-        130..=136 | 143 | 151 | 152 if !planted(Fault::DiscoveryTracked) => Parsed::Untracked(Untracked::NeighbourDiscovery),
+        130..=136 | 143 | 151 | 152 if !planted(Fault::DiscoveryTracked) => {
+            Parsed::Untracked(Untracked::NeighbourDiscovery)
+        }
         137 => redirect(ip, code, body),
         _ if request_type(Family::V6, icmp_type).is_some() => {
             ip.packet(proto::ICMPV6, L4::IcmpQuery { icmp_type, code, id: be16([id0, id1]) })

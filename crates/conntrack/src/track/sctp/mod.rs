@@ -79,13 +79,14 @@ fn open(vars: &mut SctpVars, packet: &wire::Sctp<'_>, present: Present) -> Resul
         match Mover::of(chunk.chunk_type) {
             None if planted(Fault::SctpOpenOther) => {}
             None => return Err(Reason::SctpNoOpen),
-            Some(Mover::Init) if planted(Fault::SctpOpenTag) => {}
             Some(Mover::Init) => {
                 vars.vtag[Direction::Reply.index()] = chunk.init_tag().ok_or(Reason::SctpChunks)?;
             }
             Some(Mover::Heartbeat) => vars.vtag[Direction::Original.index()] = packet.vtag,
             // The SHUTDOWN_COMPLETE that answers it reflects its tag. RFC 9260 section 8.4
-            Some(Mover::ShutdownAck) if !planted(Fault::SctpOpenShutdownAck) => vars.vtag[Direction::Reply.index()] = packet.vtag,
+            Some(Mover::ShutdownAck) if !planted(Fault::SctpOpenShutdownAck) => {
+                vars.vtag[Direction::Reply.index()] = packet.vtag
+            }
             Some(_) => {}
         }
     }
@@ -199,8 +200,7 @@ fn on_init_ack(vars: &mut SctpVars, init_tag: u32, direction: Direction) -> Resu
     let known = vars.vtag[peer.index()];
     let unasked = !vars.saw_init(peer) && known != 0;
     // In a collision the answer must agree with the INIT of the same side. RFC 9260 section 5.2.4
-    let collision =
-        vars.saw_init(direction) && vars.saw_init(peer) && !planted(Fault::SctpInitAckCollision);
+    let collision = vars.saw_init(direction) && vars.saw_init(peer) && !planted(Fault::SctpInitAckCollision);
     if (unasked || collision) && known != init_tag && !planted(Fault::SctpInitAckAny) {
         return Err(Reason::SctpVtag);
     }

@@ -311,9 +311,8 @@ fn timeout_of(vars: &TcpVars, index: Index, new: TcpState, settings: &Settings) 
     let shorter = |key: TimeoutKey| timeouts.get(own) > timeouts.get(key);
     let retrans = tcp.max_retrans.filter(|_| tcp.window_tracking);
     let too_often = |max| u32::from(vars.retrans) >= u32::from(max) + slip(Fault::MaxRetransEdge);
-    let unacked = (vars.flags[0] | if planted(Fault::UnackedOneSide) { 0 } else { vars.flags[1] })
-        & Mark::UNACKED
-        != 0;
+    let unacked =
+        (vars.flags[0] | if planted(Fault::UnackedOneSide) { 0 } else { vars.flags[1] }) & Mark::UNACKED != 0;
     if retrans.is_some_and(too_often)
         && !planted(Fault::MaxRetransNever)
         && (shorter(TimeoutKey::TcpMaxRetrans) || planted(Fault::MaxRetransLonger))

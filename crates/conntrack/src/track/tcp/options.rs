@@ -32,7 +32,8 @@ impl Options {
                     if planted(Fault::OptionFirstWins) && found.marks & Mark::WSCALE != 0 {
                         continue;
                     }
-                    found.wscale = if planted(Fault::OptionScaleCap) { wscale & 15 } else { wscale.min(MAX_WSCALE) };
+                    found.wscale =
+                        if planted(Fault::OptionScaleCap) { wscale & 15 } else { wscale.min(MAX_WSCALE) };
                     found.marks |= Mark::WSCALE;
                 }
                 (SACK_PERMITTED, &[]) if !planted(Fault::OptionSackPermitted) => found.marks |= Mark::SACK_OK,

@@ -49,8 +49,8 @@ pub(super) fn judge(
             // Most likely the answer to a SYN that was let through.
             return Judgement::CheckWindow;
         }
-        let floor = maxack
-            .wrapping_add_signed(-shift(Fault::RstUnderMaxackEdgeWide, Fault::RstUnderMaxackEdgeTight));
+        let floor =
+            maxack.wrapping_add_signed(-shift(Fault::RstUnderMaxackEdgeWide, Fault::RstUnderMaxackEdgeTight));
         let switched_off = ignore_invalid && !planted(Fault::RstIgnoreSwitch);
         if before(segment.seq, floor) && !switched_off && !planted(Fault::RstUnderMaxack) {
             return Judgement::Invalid;
@@ -70,8 +70,8 @@ pub(super) fn judge(
 
     let answers_syn = head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn;
     let answers_ack = !assured && noted.index() == Index::Ack;
-    let answers_ignored = (answers_syn && !planted(Fault::RstAnswersSyn))
-        || (answers_ack && !planted(Fault::RstAnswersAck));
+    let answers_ignored =
+        (answers_syn && !planted(Fault::RstAnswersSyn)) || (answers_ack && !planted(Fault::RstAnswersAck));
     let answers_challenge = old == TcpState::SynSent
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply

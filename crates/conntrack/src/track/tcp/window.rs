@@ -48,8 +48,7 @@ pub(super) fn check(
             }
         } else {
             // The side's history is unknown; take what this segment says.
-            let scale = if planted(Fault::PickupScale) { 0 } else { vars.scale(from) };
-            let scaled = (window << scale).max(1);
+            let scaled = (window << vars.scale(from)).max(1);
             let sender = &mut vars.peers[s];
             sender.end = end;
             sender.maxwin = scaled;
@@ -98,10 +97,12 @@ pub(super) fn check(
     let seq_floor = sender.end.wrapping_sub(receiver.maxwin).wrapping_sub(1);
     let seq_floor = seq_floor.wrapping_add_signed(-shift(Fault::SeqLowerEdgeWide, Fault::SeqLowerEdgeTight));
     let ack_ceiling = receiver.end.wrapping_add(1);
-    let ack_ceiling = ack_ceiling.wrapping_add_signed(shift(Fault::AckUpperEdgeWide, Fault::AckUpperEdgeTight));
+    let ack_ceiling =
+        ack_ceiling.wrapping_add_signed(shift(Fault::AckUpperEdgeWide, Fault::AckUpperEdgeTight));
     let ack_seen = before(sack, ack_ceiling);
     let seq_ceiling = sender.maxend.wrapping_add(1);
-    let seq_ceiling = seq_ceiling.wrapping_add_signed(shift(Fault::SeqUpperEdgeWide, Fault::SeqUpperEdgeTight));
+    let seq_ceiling =
+        seq_ceiling.wrapping_add_signed(shift(Fault::SeqUpperEdgeWide, Fault::SeqUpperEdgeTight));
     if !before(seq, seq_ceiling) {
         let over = end.wrapping_sub(sender.maxend).wrapping_add(1);
         let over = over.wrapping_add_signed(-shift(Fault::OverWindowWide, Fault::OverWindowTight));

@@ -224,6 +224,12 @@ impl Dialogue {
         self
     }
 
+    /// Time passes, and nobody turns the wheel.
+    pub(super) fn stall(mut self, span: Ticks) -> Self {
+        self.now = self.now.after(span);
+        self
+    }
+
     pub(super) fn wait_secs(self, seconds: u32) -> Self {
         self.wait(Ticks::from_secs(seconds))
     }

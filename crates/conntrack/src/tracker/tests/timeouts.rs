@@ -182,3 +182,35 @@ fn a_packet_moves_the_timeout() {
     }
     dies_after(dialogue, 432_000);
 }
+
+#[test]
+fn a_flow_is_over_at_its_tick_however_late_the_wheel_is() {
+    use crate::event::{DestroyReason::Timeout, EventKind::*};
+    let ask = udp((5000, 53), 4);
+    let thirty = 30 * PER_SECOND;
+    let alive = on(TimeoutKey::Udp).stall(Ticks(thirty - 1)).raw(Client, proto::UDP, &ask);
+    assert_eq!(alive.kinds(), [New]);
+    let over = on(TimeoutKey::Udp).stall(Ticks(thirty)).raw(Client, proto::UDP, &ask);
+    assert_eq!(over.kinds(), [New, Destroy(Timeout), New]);
+}
+
+#[test]
+fn a_gre_flow_in_the_table_learns_a_raised_timeout() {
+    on(TimeoutKey::Gre)
+        .set_timeout(TimeoutKey::Gre, 60)
+        .wait(Ticks(1))
+        .raw(Client, proto::GRE, &[0, 0, 8, 0])
+        .expect("-", 60);
+}
+
+#[test]
+fn udp_is_a_stream_after_two_seconds_and_not_at_them() {
+    let (ask, answer) = (udp((5000, 53), 4), udp((53, 5000), 4));
+    let two = Dialogue::linux()
+        .raw(Client, proto::UDP, &ask)
+        .raw(Server, proto::UDP, &answer)
+        .wait_secs(2)
+        .raw(Client, proto::UDP, &ask)
+        .expect("-", 30);
+    two.wait(Ticks(1)).raw(Client, proto::UDP, &ask).expect("-", 120).expect_status(true, true);
+}
