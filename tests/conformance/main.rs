@@ -5,11 +5,6 @@
 //! `CONFORMANCE_CORPUS=DIR` reads another folder than `tests/conformance/corpus`; `CONFORMANCE_ONLY=PREFIX` plays only
 //! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5.
 
-mod corpus;
-mod replay;
-mod report;
-mod rules;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,9 +12,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use agreement::corpus::{self, Scenario};
 use agreement::play::Player;
-use corpus::Scenario;
-use rules::Rule;
+use agreement::rules::Rule;
+use agreement::{replay, report};
 
 /// Lines that go to a thread at once.
 const BATCH_LINES: usize = 64;

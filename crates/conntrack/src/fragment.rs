@@ -8,9 +8,10 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::fault::{Fault, planted, slip};
 use crate::key::hash::Hasher;
 use crate::key::{FlowKey, kind};
-use crate::tick::{Tick, Ticks};
+use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::wire::{Addr, Datagram, Family, Fragment};
 
 /// Names a datagram whose fragments are held; never used twice while frames are held under it.
@@ -299,7 +300,8 @@ impl Fragments {
             peer.seen = peer.seen.wrapping_add(1);
             let seen = peer.seen;
             let entry = &mut self.slots[usize::from(slot?)];
-            if seen.wrapping_sub(entry.seen) > DISTANCE_MAX && entry.runs > 0 {
+            let far = seen.wrapping_sub(entry.seen) > DISTANCE_MAX && !planted(Fault::FragmentDistance);
+            if far && entry.runs > 0 {
                 self.discard(slot?);
                 return None;
             }
@@ -318,7 +320,7 @@ impl Fragments {
         };
         if fragment.more {
             if place.end > entry.len {
-                if entry.has_last {
+                if entry.has_last && !planted(Fault::FragmentBeyondLast) {
                     return Err(refusal);
                 }
                 entry.len = place.end;
@@ -343,10 +345,10 @@ impl Fragments {
         let count = usize::from(entry.runs);
         let at = match runs[..count].last_mut() {
             Some(last) if last.end < end => {
-                if start < last.end {
+                if start < last.end && !planted(Fault::FragmentOverlap) {
                     return Err(Refusal::Contradiction);
                 }
-                if start == last.end {
+                if start <= last.end {
                     last.end = end;
                     return Ok(());
                 }
@@ -355,7 +357,11 @@ impl Fragments {
             _ => {
                 let at = runs[..count].partition_point(|run| run.end <= start);
                 match runs[..count].get(at) {
-                    Some(run) if run.start <= start && end <= run.end => return Err(Refusal::Redundant),
+                    Some(run)
+                        if run.start <= start && end <= run.end && !planted(Fault::FragmentRepeated) =>
+                    {
+                        return Err(Refusal::Redundant);
+                    }
                     Some(run) if run.start < end => return Err(Refusal::Contradiction),
                     _ => at,
                 }
@@ -435,7 +441,8 @@ impl Fragments {
     /// All of it is there: reads it as one, and frees its place.
     fn complete(&mut self, slot: u16) -> Reassembly<'_> {
         let entry = &self.slots[usize::from(slot)];
-        let ip_bytes = entry.header_bytes + entry.len;
+        let header_bytes = if planted(Fault::FragmentBytes) { 0 } else { entry.header_bytes };
+        let ip_bytes = header_bytes + entry.len;
         // What IPv6's length field counts starts behind the fixed header.
         let counted = match family_of(&entry.key) {
             Family::V4 => ip_bytes,
@@ -631,11 +638,11 @@ impl Fragments {
 impl Slot {
     /// Its time has passed.
     fn is_late(&self, now: Tick) -> bool {
-        let timeout = match family_of(&self.key) {
-            Family::V4 => TIMEOUT_V4,
-            Family::V6 => TIMEOUT_V6,
+        let (timeout, short) = match family_of(&self.key) {
+            Family::V4 => (TIMEOUT_V4, slip(Fault::FragmentTimeV4)),
+            Family::V6 => (TIMEOUT_V6, slip(Fault::FragmentTimeV6)),
         };
-        self.opened.after(timeout) <= now
+        self.opened.after(Ticks(timeout.0 - short * PER_SECOND)) <= now
     }
 
     const EMPTY: Self = Self {
