@@ -140,6 +140,23 @@ impl Appliance {
         stats["workers"][0].clone()
     }
 
+    /// The counters once `is` holds for them: they are copied out now and then, not for each question.
+    pub(crate) fn await_stats(
+        &self,
+        what: &str,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let begun = Instant::now();
+        loop {
+            let stats = self.worker_stats();
+            if is(&stats) {
+                return stats;
+            }
+            assert!(begun.elapsed() < SOON, "waited for {what}; the counters are\n{stats:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What a web client on the appliance gets.
     pub(crate) fn http(&self, path: &str) -> String {
         self.space.exec(&["curl", "-sf", "--max-time", "5", &format!("http://127.0.0.1:9477{path}")])
