@@ -1,1 +1,14 @@
 //! The appliance: the same parts for the program, tests and benches.
+
+pub mod app;
+pub mod bus;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod driver;
+pub mod format;
+pub mod memory;
+pub mod preflight;
+pub mod replay;
+pub mod telemetry;
+pub mod worker;

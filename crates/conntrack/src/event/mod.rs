@@ -3,13 +3,16 @@
 
 mod tuple;
 
+pub use tuple::tuples;
+
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use crate::table::entry::status;
 use crate::tick::Tick;
-use core::net::IpAddr;
-
+use crate::track::sctp::SctpState;
+use crate::track::tcp::TcpState;
+use crate::wire::proto;
 
 /// One direction's tuple, as `conntrack` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,8 +27,7 @@ pub enum Class {
 
 impl Class {
     /// Every class, in order.
-    pub const ALL: [Self; 5] =
-        [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
+    pub const ALL: [Self; 5] = [Self::New, Self::Established, Self::Related, Self::Invalid, Self::Untracked];
 
     /// As nftables prints it.
     pub const fn name(self) -> &'static str {

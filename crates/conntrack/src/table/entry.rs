@@ -55,8 +55,7 @@ pub mod status {
     pub const LIVE: u16 = 8;
     /// [`crate::table::cold`] holds a line for this flow; it sets and clears this.
     pub const COLD: u16 = 16;
-    /// Set by a step whose change of state must be told although the stored state is what it was; the tracker
-    /// clears it.
+    /// A change waits to be told: the stored state is what it was, or the packet that changed it was INVALID.
     pub const STATE_CHANGED: u16 = 32;
     /// The upper byte tells flows apart that follow each other in one slot.
     pub const INCARNATION_SHIFT: u32 = 8;

@@ -37,10 +37,17 @@ pub(super) struct Before {
 
 impl Flows {
     pub(super) fn memory_bytes(max_entries: u32) -> usize {
-        <Table>::memory_bytes(max_entries) + Wheel::memory_bytes(max_entries) + Cold::memory_bytes(max_entries)
+        <Table>::memory_bytes(max_entries)
+            + Wheel::memory_bytes(max_entries)
+            + Cold::memory_bytes(max_entries)
     }
 
-    pub(super) fn new(max_entries: u32, accounting: bool, hint: PrefetchHint, memory: &mut Memory) -> Option<Self> {
+    pub(super) fn new(
+        max_entries: u32,
+        accounting: bool,
+        hint: PrefetchHint,
+        memory: &mut Memory,
+    ) -> Option<Self> {
         Some(Self {
             table: Table::new(max_entries, hint, memory)?,
             wheel: Wheel::new(max_entries, memory)?,
@@ -134,27 +141,44 @@ impl Flows {
         Before { state: entry.head.state, status: entry.head.status }
     }
 
-    /// Tells what a step has changed.
+    /// Tells what a step has changed, and what an earlier one left untold.
     #[inline(always)]
     pub(super) fn tell(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
-        let entry = self.table.entry(flow);
-        if entry.head.state != before.state || entry.head.status != before.status {
+        let head = self.table.entry(flow).head;
+        if head.state != before.state
+            || head.status != before.status
+            || head.status & status::STATE_CHANGED != 0
+        {
             self.tell_change(now, flow, before, events);
         }
     }
 
     #[cold]
     fn tell_change(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
-        let entry = self.table.entry_mut(flow);
-        let told = entry.head.status & status::STATE_CHANGED != 0;
-        entry.head.status &= !status::STATE_CHANGED;
-        let (l4, head) = (entry.key.proto, entry.head);
-        self.states.shift(l4, (before.state, before.status), (head.state, head.status));
-        let facts = status::SEEN_REPLY | status::ASSURED;
-        let changed = told || head.state != before.state || (head.status ^ before.status) & facts != 0;
+        let changed = self.recount(flow, before);
+        self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
         if changed && events.enabled() {
             events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
         }
+    }
+
+    /// What a step has changed although its packet was INVALID is told with the flow's next packet.
+    #[inline(always)]
+    pub(super) fn keep_for_later(&mut self, flow: FlowIndex, before: Before) {
+        if self.recount(flow, before) {
+            self.table.entry_mut(flow).head.status |= status::STATE_CHANGED;
+        }
+    }
+
+    /// Counts the flow under its present state; true if there is something to tell.
+    fn recount(&mut self, flow: FlowIndex, before: Before) -> bool {
+        const FACTS: u16 = status::SEEN_REPLY | status::ASSURED;
+        let entry = self.table.entry(flow);
+        let (l4, head) = (entry.key.proto, entry.head);
+        self.states.shift(l4, (before.state, before.status), (head.state, head.status));
+        head.status & status::STATE_CHANGED != 0
+            || head.state != before.state
+            || (head.status ^ before.status) & FACTS != 0
     }
 
     /// A copy of the flow for people and machines to read.
@@ -173,7 +197,10 @@ impl Flows {
             proto::GRE => {
                 let gre = vars.gre();
                 let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
-                ProtoView::Gre { timeout_secs: secs(gre.timeout), stream_timeout_secs: secs(gre.stream_timeout) }
+                ProtoView::Gre {
+                    timeout_secs: secs(gre.timeout),
+                    stream_timeout_secs: secs(gre.stream_timeout),
+                }
             }
             _ => ProtoView::None,
         };

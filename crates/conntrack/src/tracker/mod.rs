@@ -12,6 +12,7 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
+use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};
@@ -23,7 +24,6 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::fragment::{Fragments, Reassembly};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
 use flows::{Flows, Refused};
 use sweep::Sweep;
@@ -121,6 +121,10 @@ pub enum LimitsError {
 /// The most frames that are worked on together, so that their cache misses overlap.
 pub const BURST: usize = 64;
 
+/// The most slots of the table that one page looks at, so that a listing of a table that was full once does not
+/// stop the packets.
+pub const PAGE_SLOTS: u32 = 1024;
+
 /// The most flows a tracker holds.
 pub const MAX_ENTRIES: u32 = 100_000_000;
 
@@ -181,14 +185,7 @@ impl Tracker {
             .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, Cpu::detect());
         Ok(Self {
-            core: Core {
-                settings,
-                policy,
-                on_full,
-                flows,
-                hasher,
-                counters: Counters::default(),
-            },
+            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
         })
@@ -208,7 +205,8 @@ impl Tracker {
     }
 
     fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
-        let mut burst = [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
+        let mut burst =
+            [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
         for (frame, work) in frames.iter().zip(&mut burst) {
             *work = self.core.read(frame);
         }
@@ -246,7 +244,7 @@ impl Tracker {
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
-                let parsed = wire::parse_unheld(fragment, self.core.settings.checksum);
+                let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
                 self.core.on_datagram(now, frame, &parsed, events)
             }
             Reassembly::Complete { held, datagram } => {
@@ -283,11 +281,13 @@ impl Tracker {
         done
     }
 
-    /// Copies live flows from `from` on into `out` until its capacity is reached; gives where to go on, or `None`
-    /// at the end. A flow that is there from the first page to the last is listed once.
+    /// Copies live flows from `from` on into `out` until its capacity is reached or [`PAGE_SLOTS`] were looked at;
+    /// gives where to go on, or `None` at the end. A flow that is there from the first page to the last is listed
+    /// once.
     pub fn page(&self, now: Tick, from: Cursor, out: &mut Vec<FlowView>) -> Option<Cursor> {
         let flows = &self.core.flows;
-        for (flow, entry) in flows.table.live(from.0..u32::MAX) {
+        let end = from.0.saturating_add(PAGE_SLOTS);
+        for (flow, entry) in flows.table.live(from.0..end) {
             if until(entry.head.deadline, now.low()) <= 0 {
                 continue;
             }
@@ -296,7 +296,7 @@ impl Tracker {
             }
             out.push(flows.view(now, flow));
         }
-        None
+        (end < flows.table.used_slots()).then_some(Cursor(end))
     }
 
     /// Changes a timeout. Lowering one starts a sweep that cuts live flows to min(remaining, new); raising one acts
@@ -403,7 +403,13 @@ impl Core {
     }
 
     /// Stage 3 of a datagram that was put together, or that never will be.
-    fn on_datagram(&mut self, now: Tick, frame: &Frame<'_>, parsed: &Parsed<'_>, events: &mut Events) -> Outcome {
+    fn on_datagram(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        parsed: &Parsed<'_>,
+        events: &mut Events,
+    ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
@@ -487,12 +493,12 @@ impl Core {
             Step::Ignore => self.counters.ignored += 1,
             Step::Invalid(reason) => {
                 self.flows.settle(now, flow);
-                self.flows.tell(now, flow, before, events);
+                self.flows.keep_for_later(flow, before);
                 return self.invalid(frame, reason);
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
-                self.flows.tell(now, flow, before, &mut Events::none());
+                self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
                 return self.classify(frame, class, Some(direction), lacks_syn(packet));
@@ -567,7 +573,13 @@ impl Core {
 
     /// Puts a flow in, making room as the operator wants it.
     #[inline(always)]
-    fn make(&mut self, now: Tick, hash: u64, entry: Entry, events: &mut Events) -> Result<FlowIndex, Refused> {
+    fn make(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        entry: Entry,
+        events: &mut Events,
+    ) -> Result<FlowIndex, Refused> {
         let full = match self.flows.make(now, hash, entry) {
             Ok(flow) => return Ok(flow),
             Err(full) => full,

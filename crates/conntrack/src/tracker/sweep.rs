@@ -26,7 +26,8 @@ impl Sweep {
             let copied = matches!(key, TimeoutKey::Gre | TimeoutKey::GreStream);
             new.get(key) < old.get(key) || (copied && new.get(key) != old.get(key))
         };
-        let keys = TimeoutKey::ALL.iter().filter(|key| learns(**key)).fold(0, |keys, key| keys | bit(*key as u8));
+        let keys =
+            TimeoutKey::ALL.iter().filter(|key| learns(**key)).fold(0, |keys, key| keys | bit(*key as u8));
         if keys != 0 {
             self.keys |= keys;
             self.next = 0;

@@ -64,7 +64,9 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
             return Step::Ignore;
         }
         TcpState::SynSent2 => vars.last_flags |= Mark::SIMULTANEOUS,
-        TcpState::SynRecv if simultaneous_open_answered(vars, index, from) => turn.new = TcpState::Established,
+        TcpState::SynRecv if simultaneous_open_answered(vars, index, from) => {
+            turn.new = TcpState::Established
+        }
         TcpState::Close if index == Index::Rst && checked => {
             match reset::judge(head, vars, segment, old, from, tcp.ignore_invalid_rst) {
                 reset::Judgement::Accept => checked = false,

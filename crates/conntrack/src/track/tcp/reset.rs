@@ -4,7 +4,7 @@
 use super::state::{Index, Mark, TcpState, TcpVars, before};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
-use crate::wire::{Segment, tcp_flags};
+use crate::wire::Segment;
 
 /// What a reset is worth before the window is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ pub(super) fn judge(
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply
         && segment.seq == vars.last_ack;
-    let acks = segment.flags & tcp_flags::ACK != 0 && segment.ack == vars.last_end;
-    let accept = (answers_ignored && acks) || answers_challenge;
+    let from_other_side = noted.direction() != from;
+    let accept = (answers_ignored && from_other_side && segment.ack == vars.last_end) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,

@@ -168,7 +168,11 @@ impl Dialogue {
     fn send(mut self, from: Host, segment: Seg) -> Self {
         let (own, other) = (from as usize, 1 - from as usize);
         let seq = self.seq[own].wrapping_add_signed(segment.seq_offset);
-        let ack = if segment.flags & ACK != 0 { self.seq[other].wrapping_add_signed(segment.ack_offset) } else { 0 };
+        let ack = if segment.flags & ACK != 0 {
+            self.seq[other].wrapping_add_signed(segment.ack_offset)
+        } else {
+            0
+        };
         let ports = match from {
             Client => (CLIENT_PORT, SERVER_PORT),
             Server => (SERVER_PORT, CLIENT_PORT),

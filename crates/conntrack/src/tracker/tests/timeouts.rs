@@ -32,7 +32,8 @@ fn on_tuned(key: TimeoutKey, tune: impl Fn(Dialogue) -> Dialogue) -> Dialogue {
     let init = [1, 0, 0, 20, 0, 0, 0, 5, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1];
     let init_ack = [2, 0, 0, 20, 0, 0, 0, 6, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1];
     let chunk = |kind: u8| [kind, 0, 0, 4];
-    let cookie_wait = || linux().raw(Client, proto::SCTP, &sctp(&init, 0)).raw(Server, proto::SCTP, &back(&init_ack, 5));
+    let cookie_wait =
+        || linux().raw(Client, proto::SCTP, &sctp(&init, 0)).raw(Server, proto::SCTP, &back(&init_ack, 5));
     let cookie_echoed = || cookie_wait().raw(Client, proto::SCTP, &sctp(&chunk(10), 6));
     let associated = || cookie_echoed().raw(Server, proto::SCTP, &back(&chunk(11), 5));
     match key {
@@ -157,7 +158,8 @@ fn a_lowered_timeout_cuts_the_flows_in_the_table() {
 
 #[test]
 fn a_lowered_timeout_leaves_what_is_already_shorter() {
-    let flow = on(TimeoutKey::TcpEstablished).wait_secs(431_990).set_timeout(TimeoutKey::TcpEstablished, 3600);
+    let flow =
+        on(TimeoutKey::TcpEstablished).wait_secs(431_990).set_timeout(TimeoutKey::TcpEstablished, 3600);
     flow.wait_secs(1).expect("ESTABLISHED", 9);
 }
 

@@ -1,0 +1,106 @@
+/* Out-of-line doors to what exists in DPDK's headers alone, and EAL's start without its chatter. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "wrapper.h"
+
+int dpdk_errno(void) { return rte_errno; }
+uint64_t dpdk_rdtsc(void) { return rte_rdtsc(); }
+
+uint16_t dpdk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_rx_burst(port, queue, mbufs, n);
+}
+
+uint16_t dpdk_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, n);
+}
+
+void dpdk_pktmbuf_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
+struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
+char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_append(mbuf, len); }
+int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail); }
+
+unsigned dpdk_ring_enqueue(struct rte_ring *ring, struct rte_mbuf *const *mbufs, unsigned n)
+{
+	return rte_ring_sp_enqueue_burst(ring, (void *const *)mbufs, n, NULL);
+}
+
+unsigned dpdk_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned n)
+{
+	return rte_ring_sc_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}
+
+int dpdk_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex)
+{
+	struct rte_eth_link link = {0};
+	int err = rte_eth_link_get_nowait(port, &link);
+	*mbps = link.link_speed;
+	*up = link.link_status == RTE_ETH_LINK_UP;
+	*full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+	return err;
+}
+
+static dpdk_log_sink sink_to;
+/* The real stderr while dpdk_eal_init_quiet holds descriptor 2; else -1. */
+static int real_stderr = -1;
+
+static ssize_t log_write(void *cookie, const char *text, size_t len)
+{
+	(void)cookie;
+	int level = rte_log_cur_msg_loglevel();
+	/* rte_panic aborts right after this message. */
+	if (level <= (int)RTE_LOG_CRIT && real_stderr >= 0 && write(real_stderr, text, len) < 0)
+		return (ssize_t)len;
+	sink_to(level, text, len);
+	return (ssize_t)len;
+}
+
+int dpdk_log_to(dpdk_log_sink sink)
+{
+	sink_to = sink;
+	FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){ .write = log_write });
+	if (stream == NULL)
+		return errno;
+	/* rte_log flushes after each message: a message is one write, as long as the buffer holds it. */
+	setvbuf(stream, NULL, _IOFBF, 4096);
+	return rte_openlog_stream(stream);
+}
+
+int dpdk_eal_init_quiet(int argc, char **argv, char *said, size_t room)
+{
+	said[0] = '\0';
+	int capture = memfd_create("eal-output", MFD_CLOEXEC);
+	int out = dup(STDOUT_FILENO), err = dup(STDERR_FILENO);
+	fflush(stdout);
+	fflush(stderr);
+	real_stderr = err;
+	if (capture >= 0 && out >= 0 && err >= 0) {
+		dup2(capture, STDOUT_FILENO);
+		dup2(capture, STDERR_FILENO);
+	}
+	int used = rte_eal_init(argc, argv);
+	int reason = rte_errno;
+	fflush(stdout);
+	fflush(stderr);
+	if (capture >= 0 && out >= 0 && err >= 0) {
+		dup2(out, STDOUT_FILENO);
+		dup2(err, STDERR_FILENO);
+	}
+	real_stderr = -1;
+	if (capture >= 0) {
+		ssize_t n = pread(capture, said, room - 1, 0);
+		said[n > 0 ? n : 0] = '\0';
+		close(capture);
+	}
+	if (out >= 0)
+		close(out);
+	if (err >= 0)
+		close(err);
+	rte_errno = reason;
+	return used;
+}

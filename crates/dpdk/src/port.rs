@@ -1,0 +1,579 @@
+//! A device: opened by name, asked what it can do, started with so many queues. Owns the device from opening to
+//! closing; sees no frame.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::str::FromStr;
+use std::sync::{Arc, Weak};
+
+use dpdk_sys as sys;
+
+use crate::eal::Handle;
+use crate::error::{self, Error};
+use crate::log;
+use crate::mempool::Mempool;
+use crate::queue::{RxQueue, TxQueue};
+
+/// What can be opened as a port. Parsed from `0000:03:00.0`, `03:00.0`, or `net_tap0,iface=ct0`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// A PCI address in full: domain, bus, device, function.
+    Pci(String),
+    /// A virtual device: its driver's name with a number, and that driver's arguments.
+    Vdev { name: String, args: String },
+}
+
+impl Device {
+    /// What DPDK calls it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pci(address) => address,
+            Self::Vdev { name, .. } => name,
+        }
+    }
+
+    /// The PCI address, if it is one.
+    pub fn pci(&self) -> Option<&str> {
+        match self {
+            Self::Pci(address) => Some(address),
+            Self::Vdev { .. } => None,
+        }
+    }
+
+    /// A virtual device's driver, such as `net_tap`.
+    pub fn vdev_driver(&self) -> Option<&str> {
+        match self {
+            Self::Pci(_) => None,
+            Self::Vdev { name, .. } => Some(name.trim_end_matches(|c: char| c.is_ascii_digit())),
+        }
+    }
+
+    /// The value of a virtual device's argument.
+    pub fn arg(&self, key: &str) -> Option<&str> {
+        let Self::Vdev { args, .. } = self else { return None };
+        args.split(',').filter_map(|arg| arg.split_once('=')).find(|(name, _)| *name == key).map(|(_, v)| v)
+    }
+}
+
+/// `0000:03:00.0` of `0000:03:00.0` or `03:00.0`, in small letters.
+fn pci_address(text: &str) -> Option<String> {
+    let (front, function) = text.rsplit_once('.')?;
+    let parts: Vec<&str> = front.split(':').collect();
+    let (domain, bus, device) = match parts[..] {
+        [domain, bus, device] => (domain, bus, device),
+        [bus, device] => ("0000", bus, device),
+        _ => return None,
+    };
+    let hex = |part: &str, digits: std::ops::RangeInclusive<usize>, most: u32| {
+        let plain = digits.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        u32::from_str_radix(part, 16).ok().filter(|value| plain && *value <= most)
+    };
+    let domain = hex(domain, 4..=8, u32::MAX)?;
+    let (bus, device, function) =
+        (hex(bus, 2..=2, 0xff)?, hex(device, 2..=2, 0x1f)?, hex(function, 1..=1, 7)?);
+    Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"))
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(address) = pci_address(text) {
+            return Ok(Self::Pci(address));
+        }
+        let (name, args) = text.split_once(',').unwrap_or((text, ""));
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        // ethdev keeps 64 bytes of a name, EAL's vdev bus 64 too.
+        let named =
+            name.len() < 64 && name.chars().all(word) && name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !named || !name.contains('_') || args.contains(char::is_control) {
+            return Err(Error::DeviceName { given: text.to_owned() });
+        }
+        Ok(Self::Vdev { name: name.to_owned(), args: args.to_owned() })
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => f.write_str(address),
+            Self::Vdev { name, args } if args.is_empty() => f.write_str(name),
+            Self::Vdev { name, args } => write!(f, "{name},{args}"),
+        }
+    }
+}
+
+/// What a device is and can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The driver, such as `net_ixgbe`.
+    pub driver: String,
+    /// The NUMA node that it sits at; `None` where there is none.
+    pub numa: Option<u32>,
+    pub max_rx_queues: u16,
+    pub max_tx_queues: u16,
+    pub min_mtu: u16,
+    pub max_mtu: u16,
+    pub mac: [u8; 6],
+    /// It verifies TCP and UDP checksums in hardware.
+    pub rx_checksum: bool,
+    /// It can send frames of several segments, if asked to at start.
+    pub tx_multi_segment: bool,
+}
+
+/// How a port is started.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    pub rx_queues: u16,
+    pub tx_queues: u16,
+    /// Frames that a queue holds; moved to what the device can do.
+    pub rx_descriptors: u16,
+    pub tx_descriptors: u16,
+    /// Bytes of an IP packet at most.
+    pub mtu: u16,
+    /// Take frames for any address.
+    pub promiscuous: bool,
+    /// Have the device verify checksums, where it can.
+    pub rx_checksum: bool,
+    /// Frames of several segments will be sent. Drivers are faster without.
+    pub tx_multi_segment: bool,
+}
+
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: 1500,
+            promiscuous: true,
+            rx_checksum: true,
+            tx_multi_segment: false,
+        }
+    }
+}
+
+/// A port's queues, in order of their numbers.
+#[derive(Debug)]
+pub struct Queues {
+    pub rx: Vec<RxQueue>,
+    pub tx: Vec<TxQueue>,
+}
+
+/// What a port has counted since it was opened, by testpmd's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    /// Lost because no descriptor was free: we were too slow.
+    pub rx_missed: u64,
+    pub rx_errors: u64,
+    /// Lost because the pool was empty.
+    pub rx_nombuf: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+}
+
+impl Stats {
+    /// Each number with the word that `show port stats` prints before it.
+    pub const fn words(&self) -> [(&'static str, u64); 8] {
+        [
+            ("RX-packets", self.rx_packets),
+            ("RX-missed", self.rx_missed),
+            ("RX-bytes", self.rx_bytes),
+            ("RX-errors", self.rx_errors),
+            ("RX-nombuf", self.rx_nombuf),
+            ("TX-packets", self.tx_packets),
+            ("TX-errors", self.tx_errors),
+            ("TX-bytes", self.tx_bytes),
+        ]
+    }
+}
+
+/// A port's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub up: bool,
+    /// Megabits a second; `None` where the device does not know.
+    pub mbps: Option<u32>,
+    pub full_duplex: bool,
+}
+
+/// The device; closed when the last of port and queues is gone.
+#[derive(Debug)]
+struct Opened {
+    id: u16,
+    device: Device,
+    eal: Handle,
+}
+
+/// A running device; stopped when its last queue is gone.
+#[derive(Debug)]
+pub(crate) struct Started {
+    opened: Arc<Opened>,
+    /// Where the device takes its buffers from.
+    _pool: Mempool,
+}
+
+impl Started {
+    pub(crate) fn port_id(&self) -> u16 {
+        self.opened.id
+    }
+
+    pub(crate) fn port_name(&self) -> &str {
+        self.opened.device.name()
+    }
+}
+
+/// An open device. It runs from [`Port::start`] until its last queue is dropped.
+#[derive(Debug)]
+pub struct Port {
+    opened: Arc<Opened>,
+    started: Weak<Started>,
+    info: Info,
+}
+
+impl Port {
+    /// Opens a device. A PCI device must have been named in [`crate::eal::Config::devices`].
+    pub fn open(eal: &Handle, device: &Device) -> Result<Self, Error> {
+        let _control = eal.control();
+        log::forget();
+        let fail = |errno: i32| Error::Device {
+            device: device.to_string(),
+            why: log::complaints().unwrap_or_else(|| error::words(errno)),
+        };
+        let name = error::c_string(device.name())?;
+        let mut id = 0_u16;
+        // SAFETY: EAL runs; the name is NUL-terminated; id is a number to write to.
+        let found = |id: &mut u16| unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), id) };
+        // EAL probes PCI devices as it starts.
+        if device.pci().is_none() || found(&mut id) != 0 {
+            let (bus, args) = match device {
+                Device::Pci(_) => (c"pci", String::new()),
+                Device::Vdev { args, .. } => (c"vdev", args.clone()),
+            };
+            let args = error::c_string(&args)?;
+            // SAFETY: EAL runs; the strings are NUL-terminated and copied.
+            let errno = unsafe { sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) };
+            if errno != 0 {
+                return Err(fail(errno));
+            }
+            let errno = found(&mut id);
+            if errno != 0 {
+                return Err(fail(errno));
+            }
+        }
+        let opened = Arc::new(Opened { id, device: device.clone(), eal: eal.clone() });
+        match info(id) {
+            Ok(info) => Ok(Self { opened, started: Weak::new(), info }),
+            Err(errno) => {
+                let error = fail(errno);
+                // Closing takes the lock too.
+                drop(_control);
+                Err(error)
+            }
+        }
+    }
+
+    /// What the device is and can do.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The device as it was named.
+    pub fn device(&self) -> &Device {
+        &self.opened.device
+    }
+
+    /// DPDK's number for the port, which [`crate::mbuf::Mbuf::port`] carries.
+    pub fn id(&self) -> u16 {
+        self.opened.id
+    }
+
+    /// Whether queues are out.
+    pub fn is_running(&self) -> bool {
+        self.started.strong_count() > 0
+    }
+
+    /// Sets the device up and starts it; its buffers come from `pool`.
+    pub fn start(&mut self, config: &PortConfig, pool: &Mempool) -> Result<Queues, Error> {
+        let name = || self.opened.device.name().to_owned();
+        if self.is_running() {
+            return Err(Error::Running { port: name() });
+        }
+        for (side, have, want) in [
+            ("RX", self.info.max_rx_queues, config.rx_queues),
+            ("TX", self.info.max_tx_queues, config.tx_queues),
+        ] {
+            if want > have || want == 0 {
+                return Err(Error::TooFewQueues { port: name(), side, have, want });
+            }
+        }
+        let Info { min_mtu, max_mtu, .. } = self.info;
+        if !(min_mtu..=max_mtu).contains(&config.mtu) {
+            return Err(Error::Mtu { port: name(), min: min_mtu, max: max_mtu, want: config.mtu });
+        }
+
+        {
+            let _control = self.opened.eal.control();
+            log::forget();
+            // SAFETY: the port is open and stopped: no queue of it exists, and `control` keeps other callers out.
+            unsafe { set_up(self.opened.id, config, pool) }.map_err(|(step, errno)| Error::Port {
+                port: name(),
+                step,
+                why: log::complaints().unwrap_or_else(|| error::words(errno)),
+            })?;
+        }
+        let started = Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone() });
+        self.started = Arc::downgrade(&started);
+        Ok(Queues {
+            rx: (0..config.rx_queues).map(|queue| RxQueue::new(&started, queue)).collect(),
+            tx: (0..config.tx_queues).map(|queue| TxQueue::new(&started, queue)).collect(),
+        })
+    }
+
+    /// What the port has counted.
+    pub fn stats(&self) -> Stats {
+        let _control = self.opened.eal.control();
+        let mut raw = MaybeUninit::<sys::rte_eth_stats>::zeroed();
+        // SAFETY: the port is open; all-zero is a value of this struct of numbers, which the call fills.
+        let raw = unsafe {
+            sys::rte_eth_stats_get(self.opened.id, raw.as_mut_ptr());
+            raw.assume_init()
+        };
+        Stats {
+            rx_packets: raw.ipackets,
+            rx_bytes: raw.ibytes,
+            rx_missed: raw.imissed,
+            rx_errors: raw.ierrors,
+            rx_nombuf: raw.rx_nombuf,
+            tx_packets: raw.opackets,
+            tx_bytes: raw.obytes,
+            tx_errors: raw.oerrors,
+        }
+    }
+
+    /// Every counter that the driver has, by its own names; empty where it has none.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        let _control = self.opened.eal.control();
+        let id = self.opened.id;
+        // SAFETY: the port is open; with no room the call only counts.
+        let count = unsafe { sys::rte_eth_xstats_get_names(id, std::ptr::null_mut(), 0) };
+        let Ok(room) = usize::try_from(count) else { return Vec::new() };
+        let mut names = Vec::<sys::rte_eth_xstat_name>::with_capacity(room);
+        let mut values = Vec::<sys::rte_eth_xstat>::with_capacity(room);
+        // SAFETY: both have room for `count` entries; a call that fits gives how many it wrote.
+        unsafe {
+            let named = sys::rte_eth_xstats_get_names(id, names.as_mut_ptr(), count as u32);
+            let valued = sys::rte_eth_xstats_get(id, values.as_mut_ptr(), count as u32);
+            if named < 0 || named > count || valued < 0 || valued > count {
+                return Vec::new();
+            }
+            names.set_len(named as usize);
+            values.set_len(valued as usize);
+        }
+        values
+            .iter()
+            .filter_map(|value| {
+                let name = names.get(usize::try_from(value.id).ok()?)?;
+                let bytes: Vec<u8> = name.name.iter().map(|c| *c as u8).take_while(|b| *b != 0).collect();
+                Some((String::from_utf8_lossy(&bytes).into_owned(), value.value))
+            })
+            .collect()
+    }
+
+    /// The link as it is now; does not wait.
+    pub fn link(&self) -> Link {
+        let _control = self.opened.eal.control();
+        let (mut mbps, mut up, mut full_duplex) = (0, 0, 0);
+        // SAFETY: the port is open; the call writes three numbers.
+        unsafe { sys::dpdk_link(self.opened.id, &mut mbps, &mut up, &mut full_duplex) };
+        Link {
+            up: up != 0,
+            // RTE_ETH_SPEED_NUM_NONE and RTE_ETH_SPEED_NUM_UNKNOWN
+            mbps: (mbps != 0 && mbps != u32::MAX).then_some(mbps),
+            full_duplex: full_duplex != 0,
+        }
+    }
+}
+
+/// Asks DPDK what the device is; an errno if it will not say.
+fn info(id: u16) -> Result<Info, i32> {
+    let mut raw = MaybeUninit::<sys::rte_eth_dev_info>::zeroed();
+    let mut mac = MaybeUninit::<sys::rte_ether_addr>::zeroed();
+    // SAFETY: the port is open; the calls fill the structs, for which all-zero is a value.
+    let (raw, mac, numa) = unsafe {
+        let errno = sys::rte_eth_dev_info_get(id, raw.as_mut_ptr());
+        if errno != 0 {
+            return Err(errno);
+        }
+        sys::rte_eth_macaddr_get(id, mac.as_mut_ptr());
+        (raw.assume_init(), mac.assume_init(), sys::rte_eth_dev_socket_id(id))
+    };
+    let driver = if raw.driver_name.is_null() {
+        String::new()
+    } else {
+        // SAFETY: a driver's name is a static NUL-terminated text.
+        unsafe { CStr::from_ptr(raw.driver_name) }.to_string_lossy().into_owned()
+    };
+    Ok(Info {
+        rx_checksum: raw.rx_offload_capa & RX_CHECKSUM == RX_CHECKSUM
+            && !SOFTWARE_CHECKSUM.contains(&driver.as_str()),
+        tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0,
+        driver,
+        numa: u32::try_from(numa).ok(),
+        max_rx_queues: raw.max_rx_queues,
+        max_tx_queues: raw.max_tx_queues,
+        min_mtu: raw.min_mtu,
+        max_mtu: raw.max_mtu,
+        mac: mac.addr_bytes,
+    })
+}
+
+const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
+
+/// These verify checksums in the driver's own code: no gain over doing it once, later.
+const SOFTWARE_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost"];
+
+/// Ethernet's header, two VLAN tags and the frame check sequence.
+const FRAME_OVERHEAD: u32 = 14 + 2 * 4 + 4;
+
+/// Configures, fills the queues' settings and starts; gives the step that failed and its errno.
+///
+/// # Safety
+/// The port is open, stopped, and nobody else's for this call.
+unsafe fn set_up(id: u16, config: &PortConfig, pool: &Mempool) -> Result<(), (&'static str, i32)> {
+    let done = |step: &'static str, errno: i32| if errno < 0 { Err((step, errno)) } else { Ok(()) };
+    // SAFETY: by this function's contract; every struct handed over is filled or all-zero, which is a value of each
+    // and DPDK's default; the pool outlives the port's queues, which hold it.
+    unsafe {
+        let mut device = MaybeUninit::<sys::rte_eth_dev_info>::zeroed();
+        done("asking for its abilities", sys::rte_eth_dev_info_get(id, device.as_mut_ptr()))?;
+        let device = device.assume_init();
+
+        let mut wanted: sys::rte_eth_conf = MaybeUninit::zeroed().assume_init();
+        wanted.rxmode.mtu = u32::from(config.mtu);
+        let driver = if device.driver_name.is_null() { c"" } else { CStr::from_ptr(device.driver_name) };
+        if config.rx_checksum && !SOFTWARE_CHECKSUM.iter().any(|name| name.as_bytes() == driver.to_bytes()) {
+            wanted.rxmode.offloads |= device.rx_offload_capa & RX_CHECKSUM;
+        }
+        // A device that can receive more than a buffer holds must be told that it may chain them.
+        if u32::from(config.mtu) + FRAME_OVERHEAD > u32::from(pool.frame_room()) {
+            wanted.rxmode.offloads |= device.rx_offload_capa & sys::DPDK_RX_OFFLOAD_SCATTER;
+        }
+        if config.tx_multi_segment {
+            wanted.txmode.offloads |= device.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS;
+        }
+        let hashes = device.flow_type_rss_offloads
+            & (sys::DPDK_RSS_IP | sys::DPDK_RSS_TCP | sys::DPDK_RSS_UDP | sys::DPDK_RSS_SCTP);
+        if config.rx_queues > 1 && hashes != 0 {
+            wanted.rxmode.mq_mode = sys::DPDK_MQ_RX_RSS as _;
+            wanted.rx_adv_conf.rss_conf.rss_hf = hashes;
+        }
+        // Configuring writes the MTU down without telling drivers that have the kernel set it.
+        let mut mtu = 0;
+        let mtu_stands = sys::rte_eth_dev_get_mtu(id, &mut mtu) == 0 && mtu == config.mtu;
+        done("configuring", sys::rte_eth_dev_configure(id, config.rx_queues, config.tx_queues, &wanted))?;
+        if !mtu_stands {
+            // Drivers that take the MTU from the configuration alone have no such call.
+            let errno = sys::rte_eth_dev_set_mtu(id, config.mtu);
+            if errno != -NOT_SUPPORTED {
+                done("setting the MTU", errno)?;
+            }
+        }
+        let (mut rx_room, mut tx_room) = (config.rx_descriptors, config.tx_descriptors);
+        done("sizing its queues", sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_room, &mut tx_room))?;
+        // SOCKET_ID_ANY where the device has no node of its own.
+        let node = sys::rte_eth_dev_socket_id(id) as u32;
+        for queue in 0..config.rx_queues {
+            let errno =
+                sys::rte_eth_rx_queue_setup(id, queue, rx_room, node, std::ptr::null(), pool.as_ptr());
+            done("setting up a receive queue", errno)?;
+        }
+        for queue in 0..config.tx_queues {
+            let errno = sys::rte_eth_tx_queue_setup(id, queue, tx_room, node, std::ptr::null());
+            done("setting up a transmit queue", errno)?;
+        }
+        done("starting", sys::rte_eth_dev_start(id))?;
+        let errno = match config.promiscuous {
+            true => sys::rte_eth_promiscuous_enable(id),
+            false => sys::rte_eth_promiscuous_disable(id),
+        };
+        // A device that filters nothing has no such switch.
+        if errno != 0 && errno != -NOT_SUPPORTED {
+            sys::rte_eth_dev_stop(id);
+            return Err(("setting promiscuous mode", errno));
+        }
+    }
+    Ok(())
+}
+
+/// ENOTSUP.
+const NOT_SUPPORTED: i32 = 95;
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _control = self.opened.eal.control();
+        // SAFETY: the port is open, and no queue of it is left.
+        unsafe { sys::rte_eth_dev_stop(self.opened.id) };
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let _control = self.eal.control();
+        // SAFETY: the port is open and stopped; nobody has its number any more.
+        unsafe { sys::rte_eth_dev_close(self.id) };
+        let bus = if self.device.pci().is_some() { c"pci" } else { c"vdev" };
+        if let Ok(name) = error::c_string(self.device.name()) {
+            // SAFETY: EAL runs; both strings are NUL-terminated.
+            unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_told_apart_by_their_names() {
+        let pci = |text: &str| Device::Pci(text.into());
+        let vdev = |name: &str, args: &str| Device::Vdev { name: name.into(), args: args.into() };
+        for (text, want) in [
+            ("0000:03:00.0", pci("0000:03:00.0")),
+            ("3B:1f.7", pci("0000:3b:1f.7")),
+            ("10000:03:00.0", pci("10000:03:00.0")),
+            ("net_tap0,iface=ct0,mac=fixed", vdev("net_tap0", "iface=ct0,mac=fixed")),
+            ("net_null12", vdev("net_null12", "")),
+        ] {
+            let device: Device = text.parse().unwrap();
+            assert_eq!(device, want, "{text}");
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), want, "{text}");
+        }
+        for text in [
+            "",
+            "eth0",
+            "0000:03:00",
+            "0000:03:20.0",
+            "0000:03:00.8",
+            "net tap0",
+            "net_tap0,a\nb",
+            "00000000003:00.0",
+        ] {
+            let error = text.parse::<Device>().unwrap_err().to_string();
+            assert!(error.contains("0000:03:00.0"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_virtual_device_tells_its_driver_and_arguments() {
+        let device: Device = "net_af_packet3,iface=eth1,qpairs=2".parse().unwrap();
+        assert_eq!(device.vdev_driver(), Some("net_af_packet"));
+        assert_eq!(device.arg("iface"), Some("eth1"));
+        assert_eq!(device.arg("if"), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! What control asks of a worker. A command travels to the worker, is filled in there and travels back as its own
+//! answer, so that the worker allocates and frees nothing.
+
+use conntrack::event::FlowView;
+use conntrack::policy::Policy;
+use conntrack::tick::{Tick, Ticks};
+use conntrack::track::settings::Settings;
+use conntrack::track::timeout::TimeoutKey;
+use conntrack::tracker::{Cursor, OnFull};
+
+use super::report::Snapshot;
+
+/// A command and the number by which its sender knows it again.
+#[derive(Debug)]
+pub struct Ticket {
+    pub number: u64,
+    pub command: Command,
+}
+
+/// What to do. The boxed ones carry room for the answer.
+#[derive(Debug)]
+pub enum Command {
+    /// List flows, a slice between two bursts.
+    Page(Box<Page>),
+    /// End every flow, a slice between two bursts.
+    Flush(Flush),
+    /// Change one timeout.
+    SetTimeout { key: TimeoutKey, value: Ticks },
+    /// Change every switch and the policy at once, between two bursts.
+    Configure(Box<Rules>),
+    /// Copy the counters out.
+    Snapshot(Box<Snapshot>),
+    /// Start or stop sending events.
+    Listen(bool),
+    /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
+    Clock { tsc: u64, boot_ns: u64 },
+}
+
+/// A part of a listing.
+#[derive(Debug)]
+pub struct Page {
+    /// Where to go on; `None` once the table's end was reached.
+    pub from: Option<Cursor>,
+    /// Filled up to its capacity; the worker never grows it.
+    pub flows: Vec<FlowView>,
+    /// When the last slice was filled.
+    pub at: Tick,
+}
+
+impl Page {
+    /// An empty page for up to `capacity` flows, from the table's start.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { from: Some(Cursor::default()), flows: Vec::with_capacity(capacity), at: Tick::default() }
+    }
+}
+
+/// How far a flush came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    pub ended: u64,
+}
+
+/// What decides about packets, swapped as a whole.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub settings: Settings,
+    pub policy: Policy,
+    pub on_full: OnFull,
+}

@@ -1,0 +1,112 @@
+//! `stats` and `count`: what the appliance counted.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use super::client::Client;
+use super::{Ask, Done};
+use crate::control::schema::{PortStats, Stats, WorkerStats};
+
+pub(super) fn count(ask: &Ask) -> Done {
+    let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
+    Ok(writeln!(io::stdout(), "{}", stats.entries)?)
+}
+
+pub(super) fn stats(ask: &Ask, json: bool) -> Done {
+    let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &stats).map_err(io::Error::from)?;
+        return Ok(writeln!(out)?);
+    }
+    Ok(print(&mut out, &stats)?)
+}
+
+fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
+    let Stats { entries, entries_limit, assured, replied, states, workers, ports } = stats;
+    writeln!(out, "table      entries={entries} limit={entries_limit} replied={replied} assured={assured}")?;
+    for row in states.iter().filter(|row| row.entries > 0) {
+        let name = [row.proto.as_str(), row.state.as_str()].join(" ");
+        writeln!(out, "  {:<24} {}", name.trim_end(), row.entries)?;
+    }
+    for worker in workers {
+        print_worker(out, worker)?;
+    }
+    for port in ports {
+        let PortStats {
+            name,
+            up,
+            rx_packets,
+            rx_bytes,
+            rx_missed,
+            rx_errors,
+            rx_nombuf,
+            tx_packets,
+            tx_bytes,
+            tx_errors,
+        } = port;
+        let link = if *up { "up" } else { "down" };
+        writeln!(
+            out,
+            "port {name}  link={link} rx_packets={rx_packets} rx_bytes={rx_bytes} rx_missed={rx_missed} rx_errors={rx_errors} \
+             rx_nombuf={rx_nombuf} tx_packets={tx_packets} tx_bytes={tx_bytes} tx_errors={tx_errors}"
+        )?;
+    }
+    Ok(())
+}
+
+fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
+    let busy = worker.busy_seconds;
+    let load = if busy > 0.0 { 100.0 * busy / (busy + worker.idle_seconds) } else { 0.0 };
+    writeln!(
+        out,
+        "worker {}{}  entries={} rx_packets={} rx_bytes={} tx_packets={} tx_full={} rx_refused={} busy={load:.1}%",
+        worker.worker,
+        if worker.responding { "" } else { " (not responding; last known)" },
+        worker.entries,
+        worker.rx_packets,
+        worker.rx_bytes,
+        worker.tx_packets,
+        worker.tx_full,
+        worker.rx_refused,
+    )?;
+    writeln!(
+        out,
+        "  flows      found={} missed={} insert={} full_untracked={} ignored={} icmp_error={} expiry_lag={:.3}s events_lost={}",
+        worker.found,
+        worker.missed,
+        worker.inserted,
+        worker.full_untracked,
+        worker.ignored,
+        worker.icmp_error,
+        worker.expiry_lag_seconds,
+        worker.events_lost,
+    )?;
+    named(out, "packets", &worker.packets, true)?;
+    named(out, "invalid", &worker.invalid, false)?;
+    named(out, "malformed", &worker.malformed, false)?;
+    named(out, "dropped", &worker.dropped, false)?;
+    named(out, "ended", &worker.destroyed, true)?;
+    if worker.fragments_held > 0 {
+        writeln!(
+            out,
+            "  fragments  held={} completed={} discarded={} held_now={} held_full={}",
+            worker.fragments_held,
+            worker.datagrams_completed,
+            worker.datagrams_discarded,
+            worker.held_frames,
+            worker.held_full,
+        )?;
+    }
+    Ok(())
+}
+
+/// One line of names and numbers; those that are zero are left out unless `all`.
+fn named(out: &mut impl Write, what: &str, numbers: &BTreeMap<String, u64>, all: bool) -> io::Result<()> {
+    let shown: Vec<String> = numbers
+        .iter()
+        .filter(|(_, number)| all || **number > 0)
+        .map(|(name, number)| format!("{name}={number}"))
+        .collect();
+    if shown.is_empty() { Ok(()) } else { writeln!(out, "  {what:<10} {}", shown.join(" ")) }
+}

@@ -1,0 +1,702 @@
+//! From the file's shape to [`Config`]: what the values mean, alone and together.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use conntrack::policy::{Action, Class, MAX_RULES, Role, Rule};
+use conntrack::track::settings::{Pickup, Profile, Settings};
+use conntrack::track::timeout::TimeoutKey;
+use conntrack::tracker::OnFull;
+use toml::Spanned;
+
+use super::duration::{Plain, from_plain, parse_timeout};
+use super::error::Problem;
+use super::file::*;
+use super::names::{self, Switch, Sysctl};
+use super::{
+    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Table,
+    TrackingOptions, Worker,
+};
+
+type Checked<T> = Result<T, Problem>;
+
+fn problem<T, S>(at: &Spanned<S>, message: impl Into<String>) -> Checked<T> {
+    Err(Problem::new(Some(at.span()), message))
+}
+
+pub(super) fn config(file: &File) -> Checked<Config> {
+    let mut options = TrackingOptions::new(profile(file).unwrap_or(Profile::Classic));
+    apply(&mut options, file)?;
+    let mode = match file.mode.as_ref().map(Spanned::get_ref) {
+        None | Some(ModeWord::Inline) => Mode::Inline,
+        Some(ModeWord::Mirror) => Mode::Mirror,
+    };
+    let ports = ports(file, mode)?;
+    let config = Config {
+        settings: options.settings,
+        mode,
+        ports,
+        policy: policy(file, mode)?,
+        table: options.table,
+        eal: eal(&file.eal)?,
+        worker: worker(&file.worker)?,
+        expiry: expiry(&file.expiry)?,
+        control: control(&file.control)?,
+    };
+    cores(&config, file)?;
+    Ok(config)
+}
+
+/// Applies a file that holds a single option, of those that concern tracking.
+pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Checked<()> {
+    let foreign = file.mode.is_some()
+        || file.policy_default.is_some()
+        || !file.port.is_empty()
+        || !file.policy.is_empty()
+        || file.eal.cores.is_some()
+        || file.eal.memory.is_some()
+        || file.eal.hugepages.is_some()
+        || file.eal.raw.is_some()
+        || file.worker.core.is_some()
+        || file.worker.idle.is_some()
+        || file.expiry.budget.is_some()
+        || file.control.socket.is_some()
+        || file.control.http.is_some();
+    if foreign {
+        return Err(Problem::new(
+            None,
+            "this key does nothing here: only profile, tracking, tcp, udp, timeouts, sysctl and table keys do",
+        ));
+    }
+    if let Some(profile) = profile(file) {
+        options.settings = Settings::new(profile);
+    }
+    apply(options, file)
+}
+
+fn profile(file: &File) -> Option<Profile> {
+    file.profile.map(|word| match word {
+        ProfileWord::Classic => Profile::Classic,
+        ProfileWord::Linux => Profile::Linux,
+    })
+}
+
+/// The tracking keys of a file, over what `options` hold. One thing set by two of its names is refused.
+fn apply(options: &mut TrackingOptions, file: &File) -> Checked<()> {
+    let TrackingOptions { settings, table } = options;
+    let mut taken: HashMap<Switch, &'static str> = HashMap::new();
+    let mut take = |switch, name| {
+        taken.insert(switch, name);
+    };
+
+    if let Some(value) = &file.tcp.pickup {
+        take(Switch::TcpLoose, "tcp.pickup");
+        settings.tcp.pickup = match value.get_ref() {
+            PickupWord::Any => Pickup::Any,
+            PickupWord::Ack => Pickup::Ack,
+            PickupWord::Syn => Pickup::Syn,
+        };
+    }
+    if let Some(value) = file.tcp.window_tracking {
+        settings.tcp.window_tracking = value;
+    }
+    if let Some(value) = &file.tcp.be_liberal {
+        take(Switch::TcpBeLiberal, "tcp.be_liberal");
+        settings.tcp.be_liberal = *value.get_ref();
+    }
+    if let Some(value) = &file.tcp.ignore_invalid_rst {
+        take(Switch::TcpIgnoreInvalidRst, "tcp.ignore_invalid_rst");
+        settings.tcp.ignore_invalid_rst = *value.get_ref();
+    }
+    if let Some(value) = &file.tcp.max_retrans {
+        take(Switch::TcpMaxRetrans, "tcp.max_retrans");
+        settings.tcp.max_retrans = max_retrans(value)?;
+    }
+    if let Some(value) = file.tcp.unacknowledged_timer {
+        settings.tcp.unacknowledged_timer = value;
+    }
+    if let Some(value) = file.tcp.assured_late {
+        settings.tcp.assured_late = value;
+    }
+    if let Some(value) = &file.udp.stream_after {
+        settings.udp_stream_after = match value.get_ref() {
+            Leaf::Text(word) if word == "off" => None,
+            _ => Some(span(value, Plain::Seconds)?),
+        };
+    }
+    if let Some(value) = &file.tracking.checksum {
+        take(Switch::Checksum, "tracking.checksum");
+        settings.checksum = *value.get_ref();
+    }
+    if let Some(value) = &file.tracking.accounting {
+        take(Switch::Acct, "tracking.accounting");
+        settings.accounting = *value.get_ref();
+    }
+    if let Some(value) = &file.table.max_entries {
+        take(Switch::Max, "table.max_entries");
+        table.max_entries = max_entries(value, *value.get_ref())?;
+    }
+    if let Some(value) = file.table.on_full {
+        table.on_full = match value {
+            OnFullWord::EarlyDrop => OnFull::EarlyDrop,
+            OnFullWord::DropNew => OnFull::DropNew,
+            OnFullWord::PassUntracked => OnFull::PassUntracked,
+        };
+    }
+    if let Some(value) = &file.table.max_datagrams {
+        table.max_datagrams = match u16::try_from(*value.get_ref()) {
+            Ok(number) if number > 0 => number,
+            _ => {
+                return problem(
+                    value,
+                    "table.max_datagrams is a number from 1 to 65535: give 1024 if unsure",
+                );
+            }
+        };
+    }
+
+    let mut timeouts_taken: HashMap<TimeoutKey, String> = HashMap::new();
+    for (name, value) in file.timeouts.flat() {
+        let named = match names::timeout_named(name.get_ref()) {
+            Ok(named) => named,
+            Err(error) => return problem(&name, error.to_string()),
+        };
+        once(&mut timeouts_taken, named.key, &name)?;
+        settings.timeouts.set(named.key, span(value, named.plain)?);
+    }
+    for (name, value) in file.sysctl.flat() {
+        match names::sysctl_named(name.get_ref()) {
+            Err(error) => return problem(&name, error.to_string()),
+            Ok(Sysctl::Timeout(named)) => {
+                once(&mut timeouts_taken, named.key, &name)?;
+                settings.timeouts.set(named.key, span(value, named.plain)?);
+            }
+            Ok(Sysctl::Switch(switch)) => {
+                if let Some(other) = taken.insert(switch, switch.kernel_name()) {
+                    return problem(
+                        &name,
+                        format!("`{}` sets what `{other}` has set already: keep one of them", name.get_ref()),
+                    );
+                }
+                apply_switch(settings, table, switch, value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn once(taken: &mut HashMap<TimeoutKey, String>, key: TimeoutKey, name: &Spanned<String>) -> Checked<()> {
+    match taken.insert(key, name.get_ref().clone()) {
+        None => Ok(()),
+        Some(other) => problem(
+            name,
+            format!("`{}` sets what `{other}` has set already: keep one of them", name.get_ref()),
+        ),
+    }
+}
+
+fn apply_switch(
+    settings: &mut Settings,
+    table: &mut Table,
+    switch: Switch,
+    value: &Spanned<Leaf>,
+) -> Checked<()> {
+    match switch {
+        // The kernel knows only these two; `any` has no sysctl.
+        Switch::TcpLoose => {
+            settings.tcp.pickup = if on(value)? { Pickup::Ack } else { Pickup::Syn };
+        }
+        Switch::TcpBeLiberal => settings.tcp.be_liberal = on(value)?,
+        Switch::TcpIgnoreInvalidRst => settings.tcp.ignore_invalid_rst = on(value)?,
+        Switch::TcpMaxRetrans => settings.tcp.max_retrans = max_retrans(value)?,
+        Switch::Checksum => settings.checksum = on(value)?,
+        Switch::Acct => settings.accounting = on(value)?,
+        Switch::Max => table.max_entries = max_entries(value, number(value)?)?,
+    }
+    Ok(())
+}
+
+fn on(value: &Spanned<Leaf>) -> Checked<bool> {
+    match value.get_ref() {
+        Leaf::Switch(on) => Ok(*on),
+        Leaf::Number(0) => Ok(false),
+        Leaf::Number(1) => Ok(true),
+        Leaf::Text(word) if word == "0" => Ok(false),
+        Leaf::Text(word) if word == "1" => Ok(true),
+        _ => problem(value, "this switch is on or off: write 1 or 0"),
+    }
+}
+
+fn number(value: &Spanned<Leaf>) -> Checked<i64> {
+    let parsed = match value.get_ref() {
+        Leaf::Number(number) => Some(*number),
+        Leaf::Text(word) => word.parse().ok(),
+        _ => None,
+    };
+    parsed.map_or_else(|| problem(value, "this is not a number: write digits alone"), Ok)
+}
+
+fn span(value: &Spanned<Leaf>, plain: Plain) -> Checked<conntrack::tick::Ticks> {
+    let read = match value.get_ref() {
+        Leaf::Number(number) => match u64::try_from(*number) {
+            Ok(number) => from_plain(number, plain).map_err(|error| error.to_string()),
+            Err(_) => Err("a timeout is not negative: write it like 5d, 12h, 90s".to_owned()),
+        },
+        Leaf::Text(text) => parse_timeout(text, plain).map_err(|error| error.to_string()),
+        Leaf::Switch(_) | Leaf::Table(_) => {
+            Err("this is not a duration: write it like \"5d\", \"12h\", \"90s\", or as a plain number"
+                .to_owned())
+        }
+    };
+    read.or_else(|message| problem(value, message))
+}
+
+/// The kernel keeps this count in eight bits.
+fn max_retrans(value: &Spanned<Leaf>) -> Checked<Option<u8>> {
+    match value.get_ref() {
+        Leaf::Text(word) if word == "off" => Ok(None),
+        _ => match number(value).ok().and_then(|number| u8::try_from(number).ok()) {
+            Some(number) => Ok(Some(number)),
+            None => problem(
+                value,
+                "max_retrans is a number from 0 to 255, or \"off\": give 3, the kernel's value",
+            ),
+        },
+    }
+}
+
+fn max_entries<S>(at: &Spanned<S>, number: i64) -> Checked<u32> {
+    match u32::try_from(number) {
+        Ok(number @ 1..=100_000_000) => Ok(number),
+        _ => {
+            problem(at, "table.max_entries is a number from 1 to 100000000: give the most flows at one time")
+        }
+    }
+}
+
+fn ports(file: &File, mode: Mode) -> Checked<Vec<Port>> {
+    let mut ports = Vec::with_capacity(file.port.len());
+    for port in &file.port {
+        let file = port.get_ref();
+        let name = file.name.get_ref();
+        if !is_port_name(name) {
+            return problem(
+                &file.name,
+                format!("`{name}` is no port name: use 1 to 32 letters, digits, `-` and `_`"),
+            );
+        }
+        let device = device(&file.device)?;
+        for other in &ports {
+            let other: &Port = other;
+            if other.name == *name {
+                return problem(&file.name, format!("two ports are called `{name}`: rename one of them"));
+            }
+            if other.device.name() == device.name() {
+                return problem(
+                    &file.device,
+                    format!(
+                        "`{}` is already the device of port `{}`: give each port its own",
+                        device.name(),
+                        other.name
+                    ),
+                );
+            }
+        }
+        let role = match (mode, &file.role) {
+            (Mode::Inline, Some(role)) => match role.get_ref() {
+                RoleWord::Inside => Role::Inside,
+                RoleWord::Outside => Role::Outside,
+            },
+            (Mode::Inline, None) => {
+                return problem(
+                    port,
+                    format!("port `{name}` has no role: add role = \"inside\" or role = \"outside\""),
+                );
+            }
+            (Mode::Mirror, Some(role)) => {
+                return problem(
+                    role,
+                    "a mirror port has no side to guard: remove role, or set mode = \"inline\"",
+                );
+            }
+            (Mode::Mirror, None) => Role::Inside,
+        };
+        if let (Mode::Mirror, Some(peer)) = (mode, &file.peer) {
+            return problem(peer, "a mirror port never sends: remove peer, or set mode = \"inline\"");
+        }
+        ports.push(Port { name: name.clone(), device, role, peer: None });
+    }
+    if mode == Mode::Mirror {
+        if ports.is_empty() {
+            return Err(Problem::new(
+                None,
+                "there is no [[port]]: name the device that receives the mirrored traffic",
+            ));
+        }
+        return Ok(ports);
+    }
+    pair(file, &mut ports)?;
+    Ok(ports)
+}
+
+/// Fills in the peers. Two ports that name none are each other's.
+fn pair(file: &File, ports: &mut [Port]) -> Checked<()> {
+    if ports.len() < 2 || ports.len() % 2 == 1 {
+        let have = ports.len();
+        return Err(Problem::new(
+            None,
+            format!(
+                "inline mode joins pairs of ports and there {} {have} [[port]]: add one, or set mode = \"mirror\"",
+                if have == 1 { "is" } else { "are" }
+            ),
+        ));
+    }
+    if ports.len() == 2 && file.port.iter().all(|port| port.get_ref().peer.is_none()) {
+        ports[0].peer = Some(1);
+        ports[1].peer = Some(0);
+    }
+    for (own, port) in file.port.iter().enumerate() {
+        let Some(peer) = &port.get_ref().peer else { continue };
+        let name = &port.get_ref().name;
+        let Some(other) = ports.iter().position(|port| port.name == *peer.get_ref()) else {
+            let names = ports.iter().map(|port| port.name.as_str());
+            let hint = names::closest(peer.get_ref(), names)
+                .map(|name| format!("did you mean `{name}`?"))
+                .unwrap_or_else(|| "name one of the [[port]] tables".to_owned());
+            return problem(peer, format!("no port is called `{}`: {hint}", peer.get_ref()));
+        };
+        if other == own {
+            return problem(peer, format!("port `{}` is its own peer: name the other port", name.get_ref()));
+        }
+        // One of the two naming the other is enough; naming different ones is a mistake.
+        for (from, to) in [(own, other), (other, own)] {
+            match ports[from].peer {
+                Some(already) if already != to => {
+                    return problem(
+                        peer,
+                        format!(
+                            "port `{}` already has the peer `{}`: give every port exactly one",
+                            ports[from].name, ports[already].name
+                        ),
+                    );
+                }
+                _ => ports[from].peer = Some(to),
+            }
+        }
+    }
+    for (own, port) in ports.iter().enumerate() {
+        let at = &file.port[own];
+        let Some(peer) = port.peer else {
+            return problem(at, format!("port `{}` has no peer: add peer = \"NAME\"", port.name));
+        };
+        if port.role == ports[peer].role {
+            return problem(
+                at,
+                format!(
+                    "ports `{}` and `{}` are peers on the same side: make one of them inside and the other outside",
+                    port.name, ports[peer].name
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_port_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn device(text: &Spanned<String>) -> Checked<Device> {
+    let value = text.get_ref();
+    let (name, arguments) = match value.split_once(',') {
+        Some((name, arguments)) => (name, Some(arguments)),
+        None => (value.as_str(), None),
+    };
+    if let Some(address) = pci_address(name) {
+        let arguments = arguments.map(|text| format!(",{text}")).unwrap_or_default();
+        return Ok(Device::Pci(format!("{address}{arguments}")));
+    }
+    // EAL splits its arguments by itself, but a blank or a dash in front would make it another argument.
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        && !value.chars().any(|c| c.is_whitespace() || c.is_control());
+    let known = ["net_", "virtio_user", "eth_"].iter().any(|prefix| name.starts_with(prefix));
+    if plain && known {
+        return Ok(Device::Virtual(value.clone()));
+    }
+    let hint = if plain && !name.is_empty() && name.len() < 16 {
+        format!(": a kernel interface is reached as `net_af_packet0,iface={name}`")
+    } else {
+        String::new()
+    };
+    problem(
+        text,
+        format!(
+            "`{value}` is neither a PCI address such as `0000:03:00.0` nor a virtual device such as \
+             `net_tap0,iface=x`{hint}"
+        ),
+    )
+}
+
+/// The address in full, `dddd:bb:dd.f`, from that or the short form without a domain.
+fn pci_address(text: &str) -> Option<String> {
+    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts: Vec<&str> = text.split(':').collect();
+    let (domain, bus, rest) = match parts.as_slice() {
+        [bus, rest] => ("0000", *bus, *rest),
+        [domain, bus, rest] => (*domain, *bus, *rest),
+        _ => return None,
+    };
+    let (slot, function) = rest.split_once('.')?;
+    let fits = hex(domain, 4) && hex(bus, 2) && hex(slot, 2) && matches!(function.as_bytes(), [b'0'..=b'7']);
+    fits.then(|| format!("{domain}:{bus}:{slot}.{function}").to_ascii_lowercase())
+}
+
+fn policy(file: &File, mode: Mode) -> Checked<PolicyRows> {
+    if mode == Mode::Mirror {
+        if let Some(row) = file.policy.first() {
+            return problem(row, "a mirror port drops nothing: remove the policy, or set mode = \"inline\"");
+        }
+        if let Some(value) = &file.policy_default {
+            return problem(
+                value,
+                "a mirror port drops nothing: remove policy_default, or set mode = \"inline\"",
+            );
+        }
+        return Ok(PolicyRows::accept_all());
+    }
+    let mut rows = PolicyRows::shipped();
+    if let Some(value) = &file.policy_default {
+        rows.otherwise = action(*value.get_ref());
+    }
+    if file.policy.is_empty() {
+        return Ok(rows);
+    }
+    if let Some(row) = file.policy.get(MAX_RULES) {
+        return problem(
+            row,
+            format!("the policy has more than {MAX_RULES} rows: join rows that differ in state only"),
+        );
+    }
+    rows.rules.clear();
+    // Bits by side of what the rows so far have decided for good.
+    let mut decided = [0_u8; 2];
+    for (number, row) in file.policy.iter().enumerate() {
+        let rule = rule(row)?;
+        let sides: &[usize] = match rule.from {
+            Some(Role::Inside) => &[0],
+            Some(Role::Outside) => &[1],
+            None => &[0, 1],
+        };
+        if sides.iter().all(|&side| rule.classes & !decided[side] == 0) {
+            return problem(
+                row,
+                format!(
+                    "policy row {} never matches, the rows above decide all of it: move it up or remove it",
+                    number + 1
+                ),
+            );
+        }
+        // A row that wants a SYN passes the rest of NEW on to the next row.
+        let left_open = if rule.new_needs_syn { 1 << Class::New as u8 } else { 0 };
+        for &side in sides {
+            decided[side] |= rule.classes & !left_open;
+        }
+        rows.rules.push(rule);
+    }
+    Ok(rows)
+}
+
+fn rule(row: &Spanned<PolicyFile>) -> Checked<Rule> {
+    let row = row.get_ref();
+    let classes = match &row.state {
+        None => Class::ALL.iter().fold(0, |bits, &class| bits | 1 << class as u8),
+        Some(words) if words.get_ref().is_empty() => {
+            return problem(
+                words,
+                "an empty list of states matches nothing: name states, or leave `state` out for all",
+            );
+        }
+        Some(words) => words.get_ref().iter().fold(0, |bits, word| bits | 1 << class(*word) as u8),
+    };
+    let action = action(row.action);
+    if let Some(wanted) = &row.new_needs_syn
+        && *wanted.get_ref()
+    {
+        if classes & 1 << Class::New as u8 == 0 {
+            return problem(
+                wanted,
+                "new_needs_syn is about the state new: add \"new\" to `state`, or remove it",
+            );
+        }
+        if action == Action::Drop {
+            return problem(
+                wanted,
+                "new_needs_syn says what may be accepted: set action = \"accept\", and drop the rest in a later row",
+            );
+        }
+    }
+    Ok(Rule {
+        from: match row.from {
+            None | Some(FromWord::Any) => None,
+            Some(FromWord::Inside) => Some(Role::Inside),
+            Some(FromWord::Outside) => Some(Role::Outside),
+        },
+        classes,
+        new_needs_syn: row.new_needs_syn.as_ref().is_some_and(|wanted| *wanted.get_ref()),
+        action,
+    })
+}
+
+fn class(word: ClassWord) -> Class {
+    match word {
+        ClassWord::New => Class::New,
+        ClassWord::Established => Class::Established,
+        ClassWord::Related => Class::Related,
+        ClassWord::Invalid => Class::Invalid,
+        ClassWord::Untracked => Class::Untracked,
+    }
+}
+
+fn action(word: ActionWord) -> Action {
+    match word {
+        ActionWord::Accept => Action::Accept,
+        ActionWord::Drop => Action::Drop,
+    }
+}
+
+fn eal(file: &EalFile) -> Checked<Eal> {
+    let cores = file.cores.as_ref().map(core_list).transpose()?;
+    let memory_mib = file.memory.as_ref().map(mebibytes).transpose()?;
+    let raw = file.raw.as_ref().map(|raw| raw.get_ref().clone()).unwrap_or_default();
+    if let Some(at) = &file.raw
+        && raw.iter().any(|word| word.is_empty() || word.contains('\0'))
+    {
+        return problem(
+            at,
+            "eal.raw holds an empty word: write each argument of EAL as one text, and its value as the next",
+        );
+    }
+    Ok(Eal { cores, memory_mib, hugepages: file.hugepages.unwrap_or(true), raw })
+}
+
+/// `1-3`, `0,2,4-6`: as EAL's `-l`.
+fn core_list(text: &Spanned<String>) -> Checked<Vec<u16>> {
+    let core = |word: &str| word.trim().parse::<u16>().ok().filter(|&core| core < MAX_CORE);
+    let mut cores = Vec::new();
+    for part in text.get_ref().split(',') {
+        let ends = match part.split_once('-') {
+            Some((first, last)) => core(first).zip(core(last)),
+            None => core(part).map(|core| (core, core)),
+        };
+        match ends {
+            Some((first, last)) if first <= last => cores.extend(first..=last),
+            _ => {
+                return problem(
+                    text,
+                    format!("`{}` is no list of cores: write it like 1-3 or 0,2,4", text.get_ref()),
+                );
+            }
+        }
+    }
+    let mut seen = cores.clone();
+    seen.sort_unstable();
+    seen.dedup();
+    if seen.len() != cores.len() {
+        return problem(text, "a core is listed twice: name each once");
+    }
+    Ok(cores)
+}
+
+/// One above the highest core number that Linux builds for x86 and arm64 have (CONFIG_NR_CPUS at most 8192).
+const MAX_CORE: u16 = 8192;
+
+fn mebibytes(text: &Spanned<String>) -> Checked<u32> {
+    let value = text.get_ref().trim();
+    let (digits, factor) = match value.strip_suffix(['G', 'g']) {
+        Some(digits) => (digits, 1024),
+        None => (value.strip_suffix(['M', 'm']).unwrap_or(""), 1),
+    };
+    match digits.parse::<u32>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(mib @ 1..) => Ok(mib),
+        _ => problem(text, format!("`{value}` is no amount of memory: write it like 512M or 4G")),
+    }
+}
+
+fn worker(file: &WorkerFile) -> Checked<Worker> {
+    let core = match &file.core {
+        None => None,
+        Some(core) => match u16::try_from(*core.get_ref()) {
+            Ok(number) if number < MAX_CORE => Some(number),
+            _ => return problem(core, "worker.core is the number of a core: `lscpu -e` lists them"),
+        },
+    };
+    let idle = match file.idle.as_ref().map(Spanned::get_ref) {
+        None | Some(IdleWord::Poll) => Idle::Poll,
+        Some(IdleWord::Sleep) => Idle::Sleep,
+    };
+    Ok(Worker { core, idle })
+}
+
+fn expiry(file: &ExpiryFile) -> Checked<Expiry> {
+    let Some(budget) = &file.budget else { return Ok(Expiry { budget: 64 }) };
+    match u32::try_from(*budget.get_ref()) {
+        // More than this per turn holds back packets for about a millisecond.
+        Ok(number @ 1..=10_000) => Ok(Expiry { budget: number }),
+        _ => {
+            problem(budget, "expiry.budget is a number of flows per turn from 1 to 10000: give 64 if unsure")
+        }
+    }
+}
+
+fn control(file: &ControlFile) -> Checked<Control> {
+    let socket = match &file.socket {
+        None => PathBuf::from(DEFAULT_SOCKET),
+        Some(path) => {
+            // sun_path holds 108 bytes with its final zero: unix(7)
+            if !path.get_ref().starts_with('/') || path.get_ref().len() > 107 {
+                return problem(
+                    path,
+                    "control.socket is an absolute path of at most 107 bytes: give one below /run",
+                );
+            }
+            PathBuf::from(path.get_ref())
+        }
+    };
+    let http = match &file.http {
+        None => Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
+        Some(text) if text.get_ref().is_empty() || text.get_ref() == "off" => None,
+        Some(text) => match text.get_ref().parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Some(address),
+            _ => {
+                return problem(
+                    text,
+                    format!(
+                        "`{}` is no address with a port: write it like 127.0.0.1:9477, or \"off\"",
+                        text.get_ref()
+                    ),
+                );
+            }
+        },
+    };
+    Ok(Control { socket, http })
+}
+
+/// A polling worker never leaves its core; the control thread would starve beside it.
+fn cores(config: &Config, file: &File) -> Checked<()> {
+    let (Some(at), Some(core), Some(cores)) = (&file.worker.core, config.worker.core, &config.eal.cores)
+    else {
+        return Ok(());
+    };
+    if config.worker.idle == Idle::Poll && cores.as_slice() == [core] {
+        return problem(
+            at,
+            format!(
+                "the worker polls on core {core}, the only one in eal.cores, and leaves nothing to the control thread: \
+                 give it another core, or set worker.idle = \"sleep\""
+            ),
+        );
+    }
+    Ok(())
+}

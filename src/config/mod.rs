@@ -1,0 +1,263 @@
+//! The configuration: a text turned into the tracker's own types, every default with its reason.
+//! Sees no packet and no DPDK; what it hands out is complete and has been checked across keys.
+
+mod check;
+pub mod duration;
+mod error;
+mod file;
+pub mod names;
+mod print;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use conntrack::policy::{Action, Class, Role, Rule};
+use conntrack::track::settings::{Profile, Settings};
+use conntrack::tracker::{ExpireBudget, OnFull};
+
+pub use error::ConfigError;
+
+/// Where `run` looks when no file is named.
+pub const DEFAULT_PATH: &str = "/etc/dpdk-conntrack.toml";
+
+/// Where the control socket is unless the file says otherwise; clients look here too.
+pub const DEFAULT_SOCKET: &str = "/run/dpdk-conntrack/control.sock";
+
+/// No configuration is longer: refused before it is read into memory.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Everything that the appliance is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The profile and every tracking switch and timeout.
+    pub settings: Settings,
+    pub mode: Mode,
+    pub ports: Vec<Port>,
+    pub policy: PolicyRows,
+    pub table: Table,
+    pub eal: Eal,
+    pub worker: Worker,
+    pub expiry: Expiry,
+    pub control: Control,
+}
+
+/// What the appliance does with frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// What enters a port leaves its peer, unless the policy drops it. The default: it is what guards.
+    Inline,
+    /// Receive and track only; nothing is ever sent and no policy applies.
+    Mirror,
+}
+
+/// One DPDK port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The operator's word for it; the label in counters.
+    pub name: String,
+    pub device: Device,
+    /// In mirror mode always `Inside`, which no policy then looks at.
+    pub role: Role,
+    /// Index in [`Config::ports`] of the port where frames of this one leave. `None` in mirror mode.
+    pub peer: Option<usize>,
+}
+
+/// What DPDK attaches as a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A PCI function with its domain, perhaps with device arguments: `0000:03:00.0,arg=value`. EAL's `-a`.
+    Pci(String),
+    /// A virtual device with its arguments: `net_tap0,iface=x`. EAL's `--vdev`.
+    Virtual(String),
+}
+
+impl Device {
+    /// The text for EAL, arguments included.
+    pub fn argument(&self) -> &str {
+        let (Self::Pci(text) | Self::Virtual(text)) = self;
+        text
+    }
+
+    /// The name by which DPDK knows the device: the text up to its arguments.
+    pub fn name(&self) -> &str {
+        self.argument().split(',').next().unwrap_or_default()
+    }
+}
+
+/// The policy's rows in order, and what happens at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRows {
+    pub rules: Vec<Rule>,
+    pub otherwise: Action,
+}
+
+impl PolicyRows {
+    /// What ships: the inside may open connections, the outside only answers, INVALID is dropped. What is not
+    /// tracked (ARP, neighbour discovery, anything but IP) passes both ways, or the two sides never find each other.
+    pub fn shipped() -> Self {
+        let accept = |from, classes: &[Class]| Rule {
+            from,
+            classes: classes.iter().fold(0, |bits, &class| bits | 1 << class as u8),
+            new_needs_syn: false,
+            action: Action::Accept,
+        };
+        Self {
+            rules: vec![
+                accept(Some(Role::Inside), &[Class::New, Class::Established, Class::Related]),
+                accept(Some(Role::Outside), &[Class::Established, Class::Related]),
+                accept(None, &[Class::Untracked]),
+            ],
+            otherwise: Action::Drop,
+        }
+    }
+
+    /// Everything passes: mirror ports and captures, where no frame is ours to drop.
+    pub fn accept_all() -> Self {
+        Self { rules: Vec::new(), otherwise: Action::Accept }
+    }
+}
+
+/// The flow table's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Flows at most. Default 262,144: the kernel's own default on a machine with more than 4 GB, 32 MB of entries.
+    pub max_entries: u32,
+    /// Default `early_drop`, as the kernel.
+    pub on_full: OnFull,
+    /// Datagrams in reassembly at most. Default 1,024: about what the kernel's 4 MB for fragments hold.
+    pub max_datagrams: u16,
+}
+
+impl Table {
+    pub const DEFAULT: Self = Self { max_entries: 262_144, on_full: OnFull::EarlyDrop, max_datagrams: 1_024 };
+}
+
+/// What DPDK's environment is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eal {
+    /// The cores of EAL (`-l`); the control thread runs on the first. Default `None`: every core that the process may use.
+    pub cores: Option<Vec<u16>>,
+    /// MiB of memory for EAL (`-m`). Default `None`: computed from the tables and pools, so that it always suffices.
+    pub memory_mib: Option<u32>,
+    /// Default true: without hugepages everything works at about half the speed.
+    pub hugepages: bool,
+    /// Words appended last to EAL's command line, so that they win.
+    pub raw: Vec<String>,
+}
+
+/// The worker thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// The core it is pinned to. Default `None`: the last core that the process may use, since the first ones take
+    /// the machine's interrupts.
+    pub core: Option<u16>,
+    /// Default `poll`: a packet never waits for a thread to wake up.
+    pub idle: Idle,
+}
+
+/// What the worker does when no packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Ask again at once; the core is always busy.
+    Poll,
+    /// Rest for some microseconds after a while without packets: for shared machines and virtual devices.
+    Sleep,
+}
+
+/// How much expiry one turn of the worker's loop may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Flows looked at per turn. Default 64, one burst: expiry keeps up with any rate at which bursts make flows,
+    /// and delays no packet by more than one burst's work.
+    pub budget: u32,
+}
+
+impl Expiry {
+    /// As the tracker takes it.
+    pub fn budget(self) -> ExpireBudget {
+        ExpireBudget { flows: self.budget }
+    }
+}
+
+/// Where operators reach the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// The unix socket that the subcommands talk to.
+    pub socket: PathBuf,
+    /// Metrics and API over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
+    /// `None` is off.
+    pub http: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|error| error.in_file(&name))?;
+        Self::parse(&text).map_err(|error| error.in_file(&name))
+    }
+
+    /// Checks a text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let file = toml::from_str(text).map_err(|error| ConfigError::from_toml(text, &error))?;
+        check::config(&file).map_err(|problem| ConfigError::at(text, problem))
+    }
+
+    /// The whole configuration as a file that [`Config::parse`] reads back to the same, each key with its meaning.
+    pub fn to_toml(&self) -> String {
+        print::toml(self)
+    }
+}
+
+/// The tracking options alone (profile, switches, timeouts, table size), as `replay` takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackingOptions {
+    pub settings: Settings,
+    pub table: Table,
+}
+
+impl TrackingOptions {
+    /// The defaults of a profile.
+    pub fn new(profile: Profile) -> Self {
+        Self { settings: Settings::new(profile), table: Table::DEFAULT }
+    }
+
+    /// Changes one key, named and written as in the file: `tcp.pickup` and `ack`. The value's quotes may be left out.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        if key.chars().any(char::is_control) || value.chars().any(char::is_control) {
+            return Err(ConfigError::whole("an option is one line: write it as tcp.pickup=ack"));
+        }
+        let bare = format!("{key} = {value}");
+        let quoted = format!("{key} = '{value}'");
+        let (text, file) = match toml::from_str(&bare) {
+            Ok(file) => (&bare, file),
+            // The second error is told: it is about the word itself and not about missing quotes.
+            Err(_) => (&quoted, toml::from_str(&quoted).map_err(|e| ConfigError::from_toml(&quoted, &e))?),
+        };
+        check::tracking_option(self, &file).map_err(|problem| ConfigError::at(text, problem))
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let cannot = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            ConfigError::whole("there is no such file: name one with --config FILE")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            ConfigError::whole("it may not be read: run as root, or give this user the right to read it")
+        }
+        std::io::ErrorKind::InvalidData => ConfigError::whole("it is not UTF-8 text: save it as plain text"),
+        _ => ConfigError::whole(format!("it cannot be read ({error}): check the path")),
+    };
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::whole("it is longer than 1 MiB: that is no configuration"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

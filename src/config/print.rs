@@ -1,0 +1,160 @@
+//! A configuration as the file that says all of it, for `config show`.
+
+use std::fmt::Write as _;
+
+use conntrack::policy::{Action, Class, Role};
+use conntrack::track::settings::{Pickup, Profile};
+use conntrack::track::timeout::TimeoutKey;
+use conntrack::tracker::OnFull;
+
+use super::duration::print_timeout;
+use super::{Config, Idle, Mode};
+
+pub(super) fn toml(config: &Config) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let tcp = &config.settings.tcp;
+    line(format!("profile = {}", quoted(profile_word(config.settings.profile))));
+    line(format!("mode = {}", quoted(if config.mode == Mode::Inline { "inline" } else { "mirror" })));
+    if config.mode == Mode::Inline {
+        line(format!("policy_default = {}", quoted(action_word(config.policy.otherwise))));
+    }
+
+    for port in &config.ports {
+        line(String::new());
+        line("[[port]]".to_owned());
+        line(format!("name = {}", quoted(&port.name)));
+        line(format!("device = {}", quoted(port.device.argument())));
+        if let Some(peer) = port.peer.and_then(|peer| config.ports.get(peer)) {
+            line(format!("role = {}", quoted(if port.role == Role::Inside { "inside" } else { "outside" })));
+            line(format!("peer = {}", quoted(&peer.name)));
+        }
+    }
+
+    for rule in &config.policy.rules {
+        line(String::new());
+        line("[[policy]]".to_owned());
+        let from = match rule.from {
+            None => "any",
+            Some(Role::Inside) => "inside",
+            Some(Role::Outside) => "outside",
+        };
+        line(format!("from = {}", quoted(from)));
+        let states: Vec<String> = Class::ALL
+            .iter()
+            .filter(|&&class| rule.classes & 1 << class as u8 != 0)
+            .map(|class| quoted(class.name()))
+            .collect();
+        line(format!("state = [{}]", states.join(", ")));
+        if rule.new_needs_syn {
+            line("new_needs_syn = true".to_owned());
+        }
+        line(format!("action = {}", quoted(action_word(rule.action))));
+    }
+
+    line("\n[table]".to_owned());
+    line(format!("max_entries = {}", config.table.max_entries));
+    let on_full = match config.table.on_full {
+        OnFull::EarlyDrop => "early_drop",
+        OnFull::DropNew => "drop_new",
+        OnFull::PassUntracked => "pass_untracked",
+    };
+    line(format!("on_full = {}", quoted(on_full)));
+    line(format!("max_datagrams = {}", config.table.max_datagrams));
+
+    line("\n[tracking]".to_owned());
+    line(format!("checksum = {}", config.settings.checksum));
+    line(format!("accounting = {}", config.settings.accounting));
+
+    line("\n[tcp]".to_owned());
+    let pickup = match tcp.pickup {
+        Pickup::Any => "any",
+        Pickup::Ack => "ack",
+        Pickup::Syn => "syn",
+    };
+    line(format!("pickup = {}", quoted(pickup)));
+    line(format!("window_tracking = {}", tcp.window_tracking));
+    line(format!("be_liberal = {}", tcp.be_liberal));
+    line(format!("ignore_invalid_rst = {}", tcp.ignore_invalid_rst));
+    line(match tcp.max_retrans {
+        None => "max_retrans = \"off\"".to_owned(),
+        Some(number) => format!("max_retrans = {number}"),
+    });
+    line(format!("unacknowledged_timer = {}", tcp.unacknowledged_timer));
+    line(format!("assured_late = {}", tcp.assured_late));
+
+    line("\n[udp]".to_owned());
+    line(match config.settings.udp_stream_after {
+        None => "stream_after = \"off\"".to_owned(),
+        Some(span) => format!("stream_after = {}", quoted(&print_timeout(span))),
+    });
+
+    line("\n[timeouts]".to_owned());
+    for &key in TimeoutKey::ALL {
+        let value = quoted(&print_timeout(config.settings.timeouts.get(key)));
+        line(format!("{} = {value}  # {}", key.name(), key.explain()));
+    }
+
+    line("\n[eal]".to_owned());
+    if let Some(cores) = &config.eal.cores {
+        let cores: Vec<String> = cores.iter().map(u16::to_string).collect();
+        line(format!("cores = {}", quoted(&cores.join(","))));
+    }
+    if let Some(mib) = config.eal.memory_mib {
+        line(format!("memory = {}", quoted(&format!("{mib}M"))));
+    }
+    line(format!("hugepages = {}", config.eal.hugepages));
+    let raw: Vec<String> = config.eal.raw.iter().map(|word| quoted(word)).collect();
+    line(format!("raw = [{}]", raw.join(", ")));
+
+    line("\n[worker]".to_owned());
+    if let Some(core) = config.worker.core {
+        line(format!("core = {core}"));
+    }
+    line(format!("idle = {}", quoted(if config.worker.idle == Idle::Poll { "poll" } else { "sleep" })));
+
+    line("\n[expiry]".to_owned());
+    line(format!("budget = {}", config.expiry.budget));
+
+    line("\n[control]".to_owned());
+    line(format!("socket = {}", quoted(&config.control.socket.display().to_string())));
+    let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    line(format!("http = {}", quoted(&http)));
+    out
+}
+
+pub(super) const fn profile_word(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Classic => "classic",
+        Profile::Linux => "linux",
+    }
+}
+
+const fn action_word(action: Action) -> &'static str {
+    match action {
+        Action::Accept => "accept",
+        Action::Drop => "drop",
+    }
+}
+
+/// A TOML basic string. https://toml.io/en/v1.0.0#string
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,123 @@
+//! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
+//! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
+
+mod desk;
+mod hub;
+mod routes;
+pub mod schema;
+mod server;
+mod stats;
+mod watch;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use conntrack::track::settings::{Profile, Settings};
+use tokio::time::Instant;
+
+use crate::bus::ControlEnd;
+use crate::bus::command::Command;
+use desk::Workers;
+use hub::Hub;
+use schema::{Info, PortStats, Stats};
+use stats::Observed;
+
+pub use desk::NoAnswer;
+pub use server::{Claimed, ControlError, claim};
+
+/// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// What control is told at the start, and the doors to what it may not see.
+pub struct Appliance {
+    /// `uptime_secs` is filled in at each reading.
+    pub info: Info,
+    pub settings: Settings,
+    /// One for each worker, in order.
+    pub workers: Vec<ControlEnd>,
+    /// Asks the drivers.
+    pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
+    /// Reads the worker's counter and the boot clock (nanoseconds) together.
+    pub read_clocks: fn() -> (u64, u64),
+    /// The wall clock's reading when the machine booted, in milliseconds since 1970.
+    pub boot_unix_ms: u64,
+}
+
+/// What every request sees.
+struct State {
+    appliance: Appliance,
+    classic: bool,
+    workers: Arc<Workers>,
+    hub: Arc<Hub>,
+    /// The timeouts as they are now.
+    settings: Mutex<Settings>,
+    observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
+    last: Mutex<Vec<Observed>>,
+    started: Instant,
+}
+
+/// Serves until `until` is done; then the socket's file is gone.
+pub async fn serve(
+    claimed: Claimed,
+    mut appliance: Appliance,
+    until: impl Future<Output = ()>,
+) -> Result<(), ControlError> {
+    let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
+    let hub = Arc::new(Hub::new());
+    let classic = appliance.settings.profile == Profile::Classic;
+    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
+    let state = Arc::new(State {
+        classic,
+        hub,
+        settings: Mutex::new(appliance.settings),
+        observed: tokio::sync::Mutex::new(None),
+        last: Mutex::new(vec![Observed::default(); workers.len()]),
+        started: Instant::now(),
+        workers,
+        appliance,
+    });
+    let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let result = server::run(claimed, Arc::clone(&state), until).await;
+    pump.abort();
+    watch.abort();
+    result
+}
+
+impl State {
+    /// Everybody's numbers, at most [`FRESH`] old.
+    async fn stats(&self) -> Arc<Stats> {
+        let mut observed = self.observed.lock().await;
+        if let Some((at, stats)) = observed.as_ref()
+            && at.elapsed() < FRESH
+        {
+            return Arc::clone(stats);
+        }
+        for worker in 0..self.workers.len() {
+            let answer = self.workers.ask(worker, Command::Snapshot(Box::default())).await;
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = last.get_mut(worker) {
+                match answer {
+                    Ok(Command::Snapshot(snapshot)) => {
+                        *known = Observed { snapshot: *snapshot, responding: true };
+                    }
+                    _ => known.responding = false,
+                }
+            }
+        }
+        let limit = self.appliance.info.table_max_entries;
+        let ports = (self.appliance.port_stats)();
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stats = Arc::new(stats::stats(&last, ports, limit, self.classic));
+        *observed = Some((Instant::now(), Arc::clone(&stats)));
+        stats
+    }
+
+    fn info(&self) -> Info {
+        Info { uptime_secs: self.started.elapsed().as_secs(), ..self.appliance.info.clone() }
+    }
+
+    fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

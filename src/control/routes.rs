@@ -1,0 +1,216 @@
+//! What can be asked, one function a route. An answer that is not a success is a [`Problem`]: one sentence.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use conntrack::track::timeout::TimeoutKey;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::State;
+use super::desk::NoAnswer;
+use super::hub::{json_line, write_line};
+use super::schema::{EventLine, Flow, Flushed, Problem, SetTimeout, TimeoutRow};
+use crate::bus::command::{Command, Flush, Page};
+use crate::config::names;
+use crate::telemetry::prometheus;
+
+/// The longest request body.
+const BODY_BYTES: usize = 64 << 10;
+
+/// Flows that a worker copies out for one question; some 0.6 MB.
+const PAGE_FLOWS: usize = 4096;
+
+/// Parts of a listing that may wait for a slow reader.
+const PARTS: usize = 2;
+
+/// Events that are put together into one write.
+const EVENTS_PER_WRITE: usize = 256;
+
+/// How long a reader of a listing may take for one part; then it is given up.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What operators may ask, on the unix socket.
+pub(super) fn operators(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/v1/info", get(info))
+        .route("/v1/stats", get(stats))
+        .route("/v1/flows", get(flows))
+        .route("/v1/events", get(events))
+        .route("/v1/timeouts", get(timeouts).put(set_timeout))
+        .route("/v1/flush", post(flush))
+        .route("/metrics", get(metrics))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(state)
+}
+
+/// What anybody who reaches the TCP port may ask.
+pub(super) fn metrics_only(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(0))
+        .with_state(state)
+}
+
+async fn nothing_here() -> Response {
+    problem(
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path: the command line and the daemon may be of different versions",
+    )
+}
+
+fn problem(status: StatusCode, error: impl ToString) -> Response {
+    (status, Json(Problem { error: error.to_string() })).into_response()
+}
+
+impl IntoResponse for NoAnswer {
+    fn into_response(self) -> Response {
+        problem(StatusCode::SERVICE_UNAVAILABLE, self)
+    }
+}
+
+async fn info(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.info()).into_response()
+}
+
+async fn stats(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(&*state.stats().await).into_response()
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let stats = state.stats().await;
+    match prometheus::text(&state.info(), &stats, &state.settings().timeouts) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+/// A body of JSON lines that comes part by part; dropping the sender ends it.
+fn lines(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Response {
+    let body = Body::from_stream(ReceiverStream::new(receiver));
+    ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
+}
+
+async fn flows(Shared(state): Shared<Arc<State>>) -> Response {
+    let (parts, receiver) = mpsc::channel(PARTS);
+    tokio::spawn(async move {
+        for worker in 0..state.workers.len() {
+            let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
+            while page.from.is_some() {
+                page.flows.clear();
+                page = match state.workers.ask(worker, Command::Page(page)).await {
+                    Ok(Command::Page(page)) => page,
+                    Ok(_) => return,
+                    // The reader must see that the listing broke off: an unfinished body does that.
+                    Err(error) => {
+                        let _ = parts.send(Err(std::io::Error::other(error))).await;
+                        return;
+                    }
+                };
+                let mut text = Vec::with_capacity(page.flows.len() * 400);
+                for view in &page.flows {
+                    write_line(&mut text, &Flow::new(view, state.classic));
+                }
+                if !text.is_empty() && parts.send_timeout(Ok(text.into()), READER_PATIENCE).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    lines(receiver)
+}
+
+async fn events(Shared(state): Shared<Arc<State>>) -> Response {
+    let mut reader = match state.hub.subscribe(&state.workers).await {
+        Ok(reader) => reader,
+        Err(error) => return error.into_response(),
+    };
+    let (parts, receiver) = mpsc::channel(PARTS);
+    tokio::spawn(async move {
+        loop {
+            let first = tokio::select! {
+                first = reader.recv() => first,
+                () = parts.closed() => return,
+            };
+            let mut text = Vec::new();
+            match first {
+                Ok(line) => text.extend_from_slice(&line.0),
+                Err(RecvError::Lagged(count)) => {
+                    text.extend_from_slice(&json_line(&EventLine::Lost { count }))
+                }
+                Err(RecvError::Closed) => return,
+            }
+            for _ in 1..EVENTS_PER_WRITE {
+                match reader.try_recv() {
+                    Ok(line) => text.extend_from_slice(&line.0),
+                    Err(TryRecvError::Lagged(count)) => {
+                        text.extend_from_slice(&json_line(&EventLine::Lost { count }));
+                    }
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
+            if parts.send(Ok(text.into())).await.is_err() {
+                return;
+            }
+        }
+    });
+    lines(receiver)
+}
+
+fn row(state: &State, key: TimeoutKey) -> TimeoutRow {
+    TimeoutRow {
+        name: key.name().to_owned(),
+        seconds: state.settings().timeouts.get(key).as_secs(),
+        explain: key.explain().to_owned(),
+    }
+}
+
+async fn timeouts(Shared(state): Shared<Arc<State>>) -> Response {
+    let rows: Vec<_> = TimeoutKey::ALL.iter().map(|&key| row(&state, key)).collect();
+    Json(rows).into_response()
+}
+
+async fn set_timeout(
+    Shared(state): Shared<Arc<State>>,
+    body: Result<Json<SetTimeout>, JsonRejection>,
+) -> Response {
+    let Json(asked) = match body {
+        Ok(asked) => asked,
+        Err(error) => return problem(error.status(), error.body_text()),
+    };
+    let (key, value) = match names::parse_setting(&asked.name, &asked.value) {
+        Ok(setting) => setting,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error),
+    };
+    for worker in 0..state.workers.len() {
+        if let Err(error) = state.workers.ask(worker, Command::SetTimeout { key, value }).await {
+            return error.into_response();
+        }
+    }
+    state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
+    tracing::info!(timeout = key.name(), seconds = value.as_secs(), "timeout changed");
+    Json(row(&state, key)).into_response()
+}
+
+async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
+    let mut flows = 0;
+    for worker in 0..state.workers.len() {
+        match state.workers.ask(worker, Command::Flush(Flush::default())).await {
+            Ok(Command::Flush(flush)) => flows += flush.ended,
+            Ok(_) => {}
+            Err(error) => return error.into_response(),
+        }
+    }
+    tracing::info!(flows, "table flushed");
+    Json(Flushed { flows }).into_response()
+}

@@ -1,0 +1,475 @@
+//! What the control socket says, as types: the server writes them, the command line reads them.
+//! Owns names and shapes only; it sees no socket and no worker.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use conntrack::event::{Count, DestroyReason, Event, EventKind, FlowView, ProtoView, Tuple, TupleIds};
+use conntrack::table::entry::status;
+use conntrack::tick::Tick;
+use conntrack::track::timeout::TimeoutKey;
+use conntrack::wire::proto;
+use serde::{Deserialize, Serialize};
+
+/// One flow of `GET /v1/flows`, one JSON line each; also inside [`EventLine`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    pub id: u32,
+    /// Protocol number (IANA "Assigned Internet Protocol Numbers").
+    pub proto: u8,
+    pub proto_name: String,
+    pub zone: u16,
+    /// As `conntrack` prints it; absent for protocols without states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    pub state_number: u8,
+    pub seen_reply: bool,
+    pub assured: bool,
+    pub timeout_secs: u32,
+    /// The timeout that the deadline came from, such as `tcp.established`.
+    pub timeout: String,
+    /// Milliseconds since the machine booted.
+    pub created_boot_ms: u64,
+    pub original: FlowTuple,
+    pub reply: FlowTuple,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpFacts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sctp: Option<SctpFacts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gre: Option<GreFacts>,
+}
+
+/// One direction of a [`Flow`]; only the identifiers that its protocol has are present.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowTuple {
+    pub src: Option<IpAddr>,
+    pub dst: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sport: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dport: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_id: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srckey: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dstkey: Option<u16>,
+    /// Absent when accounting is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// TCP variables as (original, reply); see [`ProtoView::Tcp`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpFacts {
+    pub wscale: [u8; 2],
+    pub flags: [u8; 2],
+}
+
+/// SCTP verification tags as (original, reply); see [`ProtoView::Sctp`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SctpFacts {
+    pub vtag: [u32; 2],
+}
+
+/// The timeouts that a GRE flow copied at creation; see [`ProtoView::Gre`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GreFacts {
+    pub timeout_secs: u32,
+    pub stream_timeout_secs: u32,
+}
+
+/// One JSON line of `GET /v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum EventLine {
+    New {
+        /// Milliseconds since 1970, by the machine's wall clock.
+        unix_ms: u64,
+        flow: Box<Flow>,
+    },
+    Update {
+        unix_ms: u64,
+        flow: Box<Flow>,
+    },
+    Destroy {
+        unix_ms: u64,
+        /// See [`DestroyReason::label`].
+        reason: String,
+        flow: Box<Flow>,
+    },
+    /// So many events were lost before the next line, because the reader or the buffers were too slow.
+    Lost {
+        count: u64,
+    },
+}
+
+/// `GET /v1/info`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    pub version: String,
+    pub dpdk: String,
+    /// `classic` or `linux`.
+    pub profile: String,
+    /// `inline` or `mirror`.
+    pub mode: String,
+    pub pid: u32,
+    pub uptime_secs: u64,
+    pub workers: u32,
+    pub table_max_entries: u64,
+    pub table_on_full: String,
+    pub ports: Vec<PortInfo>,
+}
+
+/// One port of [`Info`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortInfo {
+    pub name: String,
+    pub device: String,
+    pub driver: String,
+    /// `inside` or `outside`.
+    pub role: String,
+    /// The port that its frames leave by; absent for a mirror port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+/// `GET /v1/stats`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub entries: u64,
+    pub entries_limit: u64,
+    pub assured: u64,
+    /// Flows that an answer was seen for.
+    pub replied: u64,
+    pub states: Vec<StateEntries>,
+    pub workers: Vec<WorkerStats>,
+    pub ports: Vec<PortStats>,
+}
+
+/// How many flows of one protocol are in one state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateEntries {
+    pub proto: String,
+    /// Empty for protocols without states.
+    pub state: String,
+    pub entries: u64,
+}
+
+/// What one worker counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    pub worker: u32,
+    /// False when the worker did not answer; then the numbers are its last known ones.
+    pub responding: bool,
+    /// Flows now in this worker's table.
+    pub entries: u64,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    /// Frames freed because the leaving port's queue was full.
+    pub tx_full: u64,
+    /// Frames freed as they came in: too long, or described by the driver in a way that contradicts itself.
+    pub rx_refused: u64,
+    /// Bursts by what they found.
+    pub polls_empty: u64,
+    pub polls_packets: u64,
+    /// Bursts by size: up to 1, 2, 4, 8, 16, 32 and 64 frames.
+    pub bursts: Vec<u64>,
+    pub busy_seconds: f64,
+    pub idle_seconds: f64,
+    /// By connection state: `new`, `established`, ...
+    pub packets: BTreeMap<String, u64>,
+    /// INVALID packets by reason.
+    pub invalid: BTreeMap<String, u64>,
+    /// Frames that never reached tracking, by reason.
+    pub malformed: BTreeMap<String, u64>,
+    pub found: u64,
+    pub missed: u64,
+    pub inserted: u64,
+    /// Ended flows by reason.
+    pub destroyed: BTreeMap<String, u64>,
+    /// Dropped frames by reason: see [`conntrack::policy::DropReason::label`].
+    pub dropped: BTreeMap<String, u64>,
+    /// New flows that passed without an entry because the table was full.
+    pub full_untracked: u64,
+    pub fragments_held: u64,
+    pub datagrams_completed: u64,
+    pub datagrams_discarded: u64,
+    /// Fragments held now.
+    pub held_frames: u64,
+    /// Fragments freed because the store of held frames was full.
+    pub held_full: u64,
+    pub icmp_error: u64,
+    pub ignored: u64,
+    pub expiry_lag_seconds: f64,
+    pub events_lost: u64,
+}
+
+/// What one port counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortStats {
+    pub name: String,
+    pub up: bool,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_missed: u64,
+    pub rx_errors: u64,
+    pub rx_nombuf: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+}
+
+/// One row of `GET /v1/timeouts`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeoutRow {
+    pub name: String,
+    pub seconds: u32,
+    pub explain: String,
+}
+
+/// The body of `PUT /v1/timeouts`: a name and a value as the configuration file takes them, the kernel's names and
+/// durations such as `5d` included. The answer is the [`TimeoutRow`] as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetTimeout {
+    pub name: String,
+    pub value: String,
+}
+
+/// The answer of `POST /v1/flush`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flushed {
+    pub flows: u64,
+}
+
+/// The body of every answer that is not a success: one sentence with the fix in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    pub error: String,
+}
+
+/// A flow that cannot be turned back into a [`FlowView`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("flow {id}: {what}: the daemon and this program are of different versions")]
+pub struct Strange {
+    id: u32,
+    what: &'static str,
+}
+
+/// The protocol's name as `conntrack` prints it; `unknown` where it has none.
+pub fn proto_name(number: u8) -> &'static str {
+    match number {
+        proto::ICMP => "icmp",
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        proto::GRE => "gre",
+        proto::ICMPV6 => "icmpv6",
+        proto::SCTP => "sctp",
+        proto::UDPLITE => "udplite",
+        _ => "unknown",
+    }
+}
+
+impl Flow {
+    /// A copy of `view`; `classic` chooses the name of the TCP state LISTEN.
+    pub fn new(view: &FlowView, classic: bool) -> Self {
+        let mut flow = Self {
+            id: view.id,
+            proto: view.proto,
+            proto_name: proto_name(view.proto).to_owned(),
+            zone: view.zone,
+            state: view.state_name(classic).map(str::to_owned),
+            state_number: view.state,
+            seen_reply: view.status & status::SEEN_REPLY != 0,
+            assured: view.status & status::ASSURED != 0,
+            timeout_secs: view.timeout_secs,
+            timeout: view.timeout_key.name().to_owned(),
+            created_boot_ms: view.created.as_millis(),
+            original: FlowTuple::new(&view.original, view.count.map(|both| both[0])),
+            reply: FlowTuple::new(&view.reply, view.count.map(|both| both[1])),
+            tcp: None,
+            sctp: None,
+            gre: None,
+        };
+        match view.vars {
+            ProtoView::None => {}
+            ProtoView::Tcp { wscale, flags } => flow.tcp = Some(TcpFacts { wscale, flags }),
+            ProtoView::Sctp { vtag } => flow.sctp = Some(SctpFacts { vtag }),
+            ProtoView::Gre { timeout_secs, stream_timeout_secs } => {
+                flow.gre = Some(GreFacts { timeout_secs, stream_timeout_secs });
+            }
+        }
+        flow
+    }
+
+    /// The view that this flow was made from, so that one formatter prints both.
+    pub fn to_view(&self) -> Result<FlowView, Strange> {
+        let strange = |what| Strange { id: self.id, what };
+        let timeout_key = TimeoutKey::ALL
+            .iter()
+            .copied()
+            .find(|key| key.name() == self.timeout)
+            .ok_or_else(|| strange("its timeout has an unknown name"))?;
+        let (original, original_count) =
+            self.original.to_tuple().ok_or_else(|| strange("its original tuple is incomplete"))?;
+        let (reply, reply_count) =
+            self.reply.to_tuple().ok_or_else(|| strange("its reply tuple is incomplete"))?;
+        let vars = match (self.tcp, self.sctp, self.gre) {
+            (Some(TcpFacts { wscale, flags }), _, _) => ProtoView::Tcp { wscale, flags },
+            (_, Some(SctpFacts { vtag }), _) => ProtoView::Sctp { vtag },
+            (_, _, Some(GreFacts { timeout_secs, stream_timeout_secs })) => {
+                ProtoView::Gre { timeout_secs, stream_timeout_secs }
+            }
+            (None, None, None) => ProtoView::None,
+        };
+        let mut bits = 0;
+        if self.seen_reply {
+            bits |= status::SEEN_REPLY;
+        }
+        if self.assured {
+            bits |= status::ASSURED;
+        }
+        Ok(FlowView {
+            id: self.id,
+            proto: self.proto,
+            zone: self.zone,
+            state: self.state_number,
+            status: bits,
+            original,
+            reply,
+            count: original_count.zip(reply_count).map(|(original, reply)| [original, reply]),
+            timeout_secs: self.timeout_secs,
+            timeout_key,
+            created: Tick::from_millis(self.created_boot_ms),
+            vars,
+        })
+    }
+}
+
+impl FlowTuple {
+    fn new(tuple: &Tuple, count: Option<Count>) -> Self {
+        let mut out = Self {
+            src: Some(tuple.src),
+            dst: Some(tuple.dst),
+            packets: count.map(|count| count.packets),
+            bytes: count.map(|count| count.bytes),
+            ..Self::default()
+        };
+        match tuple.ids {
+            TupleIds::None => {}
+            TupleIds::Ports { sport, dport } => (out.sport, out.dport) = (Some(sport), Some(dport)),
+            TupleIds::Icmp { icmp_type, code, id } => {
+                (out.icmp_type, out.icmp_code, out.icmp_id) = (Some(icmp_type), Some(code), Some(id));
+            }
+            TupleIds::Gre { srckey, dstkey } => (out.srckey, out.dstkey) = (Some(srckey), Some(dstkey)),
+        }
+        out
+    }
+
+    fn to_tuple(&self) -> Option<(Tuple, Option<Count>)> {
+        let ids = if let (Some(sport), Some(dport)) = (self.sport, self.dport) {
+            TupleIds::Ports { sport, dport }
+        } else if let (Some(icmp_type), Some(code), Some(id)) = (self.icmp_type, self.icmp_code, self.icmp_id)
+        {
+            TupleIds::Icmp { icmp_type, code, id }
+        } else if let (Some(srckey), Some(dstkey)) = (self.srckey, self.dstkey) {
+            TupleIds::Gre { srckey, dstkey }
+        } else {
+            TupleIds::None
+        };
+        let count = self.packets.zip(self.bytes).map(|(packets, bytes)| Count { packets, bytes });
+        Some((Tuple { src: self.src?, dst: self.dst?, ids }, count))
+    }
+}
+
+impl EventLine {
+    /// `event` as a line; `boot_unix_ms` is the wall clock's reading when the machine booted.
+    pub fn new(event: &Event, classic: bool, boot_unix_ms: u64) -> Self {
+        let unix_ms = boot_unix_ms + event.at.as_millis();
+        let flow = Box::new(Flow::new(&event.flow, classic));
+        match event.kind {
+            EventKind::New => Self::New { unix_ms, flow },
+            EventKind::Update => Self::Update { unix_ms, flow },
+            EventKind::Destroy(reason) => Self::Destroy { unix_ms, reason: reason.label().to_owned(), flow },
+        }
+    }
+
+    /// The kind of a line about a flow; `None` for [`EventLine::Lost`] and reasons of another version.
+    pub fn kind(&self) -> Option<EventKind> {
+        match self {
+            Self::New { .. } => Some(EventKind::New),
+            Self::Update { .. } => Some(EventKind::Update),
+            Self::Destroy { reason, .. } => {
+                DestroyReason::ALL.into_iter().find(|known| known.label() == reason).map(EventKind::Destroy)
+            }
+            Self::Lost { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(ids: TupleIds, vars: ProtoView, count: Option<[Count; 2]>) -> FlowView {
+        let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        FlowView {
+            id: 7,
+            proto: 6,
+            zone: 3,
+            state: 3,
+            status: status::SEEN_REPLY | status::ASSURED,
+            original: Tuple { src: a, dst: b, ids },
+            reply: Tuple { src: b, dst: a, ids },
+            count,
+            timeout_secs: 432_000,
+            timeout_key: TimeoutKey::TcpEstablished,
+            created: Tick::from_millis(4_000),
+            vars,
+        }
+    }
+
+    #[test]
+    fn a_flow_comes_back_from_json_as_it_went() {
+        let counts = Some([Count { packets: 1, bytes: 60 }, Count { packets: 2, bytes: u64::MAX }]);
+        let cases = [
+            (TupleIds::Ports { sport: 1, dport: 65535 }, ProtoView::Tcp { wscale: [7, 14], flags: [1, 3] }),
+            (TupleIds::Icmp { icmp_type: 8, code: 0, id: 9 }, ProtoView::None),
+            (
+                TupleIds::Gre { srckey: 0, dstkey: 5 },
+                ProtoView::Gre { timeout_secs: 30, stream_timeout_secs: 180 },
+            ),
+            (TupleIds::Ports { sport: 5, dport: 6 }, ProtoView::Sctp { vtag: [1, u32::MAX] }),
+            (TupleIds::None, ProtoView::None),
+        ];
+        for (ids, vars) in cases {
+            for count in [counts, None] {
+                let before = view(ids, vars, count);
+                let line = serde_json::to_string(&Flow::new(&before, true)).unwrap();
+                let flow: Flow = serde_json::from_str(&line).unwrap();
+                assert_eq!(flow.to_view(), Ok(before), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flow_of_another_version_is_an_error_not_a_guess() {
+        let mut flow = Flow::new(&view(TupleIds::None, ProtoView::None, None), true);
+        flow.timeout = "tcp.nonsense".to_owned();
+        assert!(flow.to_view().is_err());
+    }
+}

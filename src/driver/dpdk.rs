@@ -1,0 +1,331 @@
+//! Frames from and to DPDK ports: opens every port of the appliance with a queue pair for each worker, shows received
+//! frames as the tracker wants them, and sends what it lets through.
+
+use std::mem;
+
+use ::dpdk::Error;
+use ::dpdk::burst::{self, Burst};
+use ::dpdk::eal::Handle;
+use ::dpdk::mbuf::{L4Checksum, Mbuf};
+use ::dpdk::mempool::{Mempool, PoolConfig};
+use ::dpdk::port::{Device, Info, Link, Port, PortConfig, Stats};
+use ::dpdk::queue::{Lies, RxQueue, TxQueue};
+use arrayvec::ArrayVec;
+use conntrack::policy::Role;
+use conntrack::tracker::{BURST, Frame};
+use conntrack::wire;
+
+const _: () = assert!(burst::CAPACITY == BURST, "a burst of the driver is a burst of the tracker");
+
+/// The longest frame that is looked at: an IPv4 packet of 65,535 bytes behind Ethernet with two tags.
+pub const MAX_FRAME: usize = 65_535 + 14 + 2 * 4;
+
+/// Times a burst is offered to a device that takes only a part of it.
+const SEND_TRIES: u32 = 4;
+
+/// One port, as the configuration describes it.
+#[derive(Clone, Debug)]
+pub struct PortSpec {
+    /// The operator's name for it.
+    pub name: String,
+    pub device: Device,
+    /// The side that its frames enter by.
+    pub role: Role,
+    pub zone: u16,
+    /// Bytes of an IP packet at most.
+    pub mtu: u16,
+    pub promiscuous: bool,
+    /// Only listens: no way to send is handed out.
+    pub mirror: bool,
+}
+
+/// What the ports need of DPDK, known before it starts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub pool: PoolConfig,
+    pub memory_mib: u32,
+}
+
+/// Frames in a device's queue, each way.
+const DESCRIPTORS: u16 = 1024;
+
+impl Plan {
+    /// For `workers` workers on each of `ports`, with up to `held` frames kept back (fragments).
+    pub fn new(ports: &[PortSpec], workers: u16, held: u32) -> Self {
+        let cache = 256;
+        let queues = ports.len() as u32 * u32::from(workers);
+        // Every descriptor may hold a buffer, every worker some bursts on their way and a cache half as big again as
+        // its size; a half goes to drivers that prepare more than they show.
+        let busy = queues * 2 * u32::from(DESCRIPTORS)
+            + (u32::from(workers) + 1) * (cache * 3 / 2 + 4 * burst::CAPACITY as u32)
+            + held;
+        let mbufs = (busy + busy / 4).next_power_of_two() - 1;
+        let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+        // A whole frame fits one buffer, so that hardware never chains them.
+        let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
+        let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
+        // Beside the pool: queues' descriptors, and what EAL keeps for itself.
+        let mib = pool.bytes().div_ceil(1 << 20) + 2 * queues as usize + 32;
+        Self { pool, memory_mib: mib.next_multiple_of(2) as u32 }
+    }
+}
+
+/// A port's side towards the control thread.
+#[derive(Debug)]
+pub struct OpenPort {
+    spec: PortSpec,
+    port: Port,
+}
+
+impl OpenPort {
+    /// The description that it was opened by.
+    pub fn spec(&self) -> &PortSpec {
+        &self.spec
+    }
+
+    /// What the device is and can do.
+    pub fn info(&self) -> &Info {
+        self.port.info()
+    }
+
+    /// What the device has counted.
+    pub fn stats(&self) -> Stats {
+        self.port.stats()
+    }
+
+    /// The driver's own counters.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        self.port.xstats()
+    }
+
+    /// The link as it is now.
+    pub fn link(&self) -> Link {
+        self.port.link()
+    }
+}
+
+/// What one worker has of one port.
+#[derive(Debug)]
+pub struct QueuePair {
+    pub ingress: Ingress,
+    /// `None` for a mirror port.
+    pub egress: Option<Egress>,
+}
+
+/// Every port, open and running.
+#[derive(Debug)]
+pub struct Ports {
+    /// In the order of their descriptions.
+    pub ports: Vec<OpenPort>,
+    /// By worker, then by port in the same order.
+    pub workers: Vec<Vec<QueuePair>>,
+    pub pool: Mempool,
+}
+
+impl Ports {
+    /// Opens and starts every port with a queue pair for each worker.
+    pub fn open(eal: &Handle, specs: &[PortSpec], workers: u16, plan: &Plan) -> Result<Self, Error> {
+        let pool = Mempool::create(eal, &plan.pool)?;
+        let mut workers_queues: Vec<Vec<QueuePair>> =
+            (0..workers).map(|_| Vec::with_capacity(specs.len())).collect();
+        let mut ports = Vec::with_capacity(specs.len());
+        // Virtual devices may chain buffers whatever their size (a capture's frame has the length it has); what one
+        // port received so must be sendable by the others.
+        let chains = specs.iter().any(|spec| spec.device.pci().is_none());
+        for spec in specs {
+            let mut port = Port::open(eal, &spec.device)?;
+            let config = PortConfig {
+                rx_queues: workers,
+                // As many, also where nothing will be sent: some drivers insist.
+                tx_queues: workers,
+                rx_descriptors: DESCRIPTORS,
+                tx_descriptors: DESCRIPTORS,
+                mtu: spec.mtu,
+                promiscuous: spec.promiscuous,
+                rx_checksum: true,
+                tx_multi_segment: chains,
+            };
+            let queues = port.start(&config, &pool)?;
+            for ((rx, tx), worker) in queues.rx.into_iter().zip(queues.tx).zip(&mut workers_queues) {
+                let ingress = Ingress { queue: rx, role: spec.role, zone: spec.zone, oversize: 0 };
+                let egress = (!spec.mirror).then_some(Egress { queue: tx, unsent: 0 });
+                worker.push(QueuePair { ingress, egress });
+            }
+            ports.push(OpenPort { spec: spec.clone(), port });
+        }
+        Ok(Self { ports, workers: workers_queues, pool })
+    }
+}
+
+/// Where a worker's frames come from.
+#[derive(Debug)]
+pub struct Ingress {
+    queue: RxQueue,
+    role: Role,
+    zone: u16,
+    oversize: u64,
+}
+
+/// Frames freed as they came in, because nothing could be made of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// A driver's fields contradicted each other.
+    pub lies: Lies,
+    /// Longer than [`MAX_FRAME`].
+    pub oversize: u64,
+}
+
+impl Ingress {
+    /// Fills `burst`, which is empty, with what has arrived; gives how many frames.
+    #[inline]
+    pub fn receive(&mut self, burst: &mut Burst) -> usize {
+        self.queue.receive(burst);
+        if burst.iter().any(|frame| frame.len() > MAX_FRAME) {
+            let before = burst.len();
+            burst.retain(|frame| frame.len() <= MAX_FRAME);
+            self.oversize += (before - burst.len()) as u64;
+        }
+        burst.len()
+    }
+
+    /// The frames of `burst` as the tracker takes them, in the same order. Those of several segments are copied
+    /// together in `scratch`.
+    #[inline]
+    pub fn frames<'a>(&self, burst: &'a Burst, scratch: &'a mut Scratch) -> ArrayVec<Frame<'a>, BURST> {
+        let mut room = &mut scratch.bytes[..];
+        burst
+            .iter()
+            .map(|frame| Frame {
+                bytes: if frame.segments() == 1 { frame.data() } else { gather(frame, &mut room) },
+                link: wire::Link::Ethernet,
+                role: self.role,
+                zone: self.zone,
+                checksum: checksum(frame.checksum()),
+            })
+            .collect()
+    }
+
+    /// What was freed at the door so far.
+    pub fn refused(&self) -> Refused {
+        Refused { lies: self.queue.lies(), oversize: self.oversize }
+    }
+
+    /// The side that these frames enter by.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+}
+
+/// Copies the frame to the start of `room`, which moves on behind it.
+#[cold]
+fn gather<'a>(frame: &Mbuf, room: &mut &'a mut [u8]) -> &'a [u8] {
+    let n = frame.len().min(room.len());
+    let (here, rest) = mem::take(room).split_at_mut(n);
+    *room = rest;
+    let copied = frame.copy_to(here);
+    &here[..copied]
+}
+
+/// The device's word on a checksum, as far as Linux would believe it.
+fn checksum(device: L4Checksum) -> wire::Checksum {
+    match device {
+        // A local stack left the field to be filled in (virtio's NEEDS_CSUM); the data never left this machine.
+        L4Checksum::Good | L4Checksum::None => wire::Checksum::Good,
+        // Linux drivers hand up a bad sum as "not verified" and the stack looks for itself: devices call a UDP
+        // checksum of 0, and protocols that they half know, bad.
+        L4Checksum::Bad | L4Checksum::Unknown => wire::Checksum::Unknown,
+    }
+}
+
+/// A worker's room for putting frames of several segments together; enough for a burst of the longest.
+#[derive(Debug)]
+pub struct Scratch {
+    bytes: Box<[u8]>,
+}
+
+impl Scratch {
+    /// The only allocation.
+    pub fn new() -> Self {
+        // Written, not only asked for: no page fault later.
+        Self { bytes: vec![0xff; BURST * MAX_FRAME].into_boxed_slice() }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a worker's frames go.
+#[derive(Debug)]
+pub struct Egress {
+    queue: TxQueue,
+    unsent: u64,
+}
+
+impl Egress {
+    /// Sends `burst`; gives how many frames the device took. It is offered again while the device takes some; the
+    /// rest are freed and counted.
+    #[inline]
+    pub fn send(&mut self, burst: &mut Burst) -> usize {
+        let mut sent = 0;
+        for _ in 0..SEND_TRIES {
+            let now = self.queue.send(burst);
+            sent += now;
+            if burst.is_empty() || now == 0 {
+                break;
+            }
+        }
+        if !burst.is_empty() {
+            self.unsent += burst.len() as u64;
+            burst.clear();
+        }
+        sent
+    }
+
+    /// Frames that the device did not take.
+    pub fn unsent(&self) -> u64 {
+        self.unsent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(device: &str, mtu: u16) -> PortSpec {
+        PortSpec {
+            name: device.into(),
+            device: device.parse().unwrap(),
+            role: Role::Inside,
+            zone: 0,
+            mtu,
+            promiscuous: true,
+            mirror: false,
+        }
+    }
+
+    #[test]
+    fn a_plan_holds_a_whole_frame_and_every_descriptor() {
+        for (ports, workers, mtu) in [(1, 1, 1500), (2, 1, 9000), (2, 8, 1500), (4, 16, 9600)] {
+            let specs: Vec<PortSpec> = (0..ports).map(|i| spec(&format!("net_ring{i}"), mtu)).collect();
+            let plan = Plan::new(&specs, workers, 1000);
+            assert!(plan.pool.mbufs > ports * u32::from(workers) * 2048 + 1000);
+            assert!(u32::from(plan.pool.frame_room) >= u32::from(mtu) + 22);
+            assert!((plan.memory_mib as usize) << 20 > plan.pool.bytes());
+        }
+        let plan = Plan::new(&[spec("net_ring0", 1500), spec("net_ring1", 1500)], 1, 1000);
+        assert!(plan.memory_mib <= 64, "a demo fits {} MiB", plan.memory_mib);
+        let plan = Plan::new(&[spec("net_ring0", u16::MAX)], 1, 0);
+        assert!(plan.pool.frame_room >= 65_000, "{} must not wrap", plan.pool.frame_room);
+    }
+
+    #[test]
+    fn only_a_good_word_is_believed() {
+        assert_eq!(checksum(L4Checksum::Good), wire::Checksum::Good);
+        assert_eq!(checksum(L4Checksum::None), wire::Checksum::Good);
+        assert_eq!(checksum(L4Checksum::Bad), wire::Checksum::Unknown);
+        assert_eq!(checksum(L4Checksum::Unknown), wire::Checksum::Unknown);
+    }
+}

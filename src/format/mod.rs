@@ -1,0 +1,171 @@
+//! Flows and events as text, byte for byte as the kernel and `conntrack` (conntrack-tools 1.4.7) write them.
+//! Owns the line forms; sees views only, wherever they come from.
+
+mod output;
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use conntrack::event::{Count, EventKind, FlowView, ProtoView, Tuple, TupleIds};
+use conntrack::wire::proto;
+
+pub use output::{Layout, Output, OutputError};
+
+/// Which program's line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The 2.4 kernel's `/proc/net/ip_conntrack`: no counters, no mark.
+    Classic,
+    /// `conntrack -L`.
+    Conntrack,
+    /// `/proc/net/nf_conntrack`: with the address family, the zone and IPv6 addresses in full.
+    Proc,
+}
+
+/// A line's form and the columns that were asked for besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    pub form: Form,
+    /// The address family in front (`-o extended`); [`Form::Proc`] always has it.
+    pub family: bool,
+    /// The flow's id at the end (`-o id`).
+    pub id: bool,
+    /// The profile calls the TCP state SYN_SENT2 LISTEN.
+    pub listen: bool,
+}
+
+/// The protocol's name as `conntrack` and the kernel print it.
+pub fn proto_name(number: u8) -> &'static str {
+    match number {
+        proto::ICMP => "icmp",
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        proto::GRE => "gre",
+        proto::ICMPV6 => "icmpv6",
+        proto::SCTP => "sctp",
+        proto::UDPLITE => "udplite",
+        _ => "unknown",
+    }
+}
+
+/// One flow of a listing, as one line without its end.
+pub struct FlowLine<'a>(pub &'a FlowView, pub Style);
+
+/// One event, as one line without its end.
+pub struct EventLine<'a>(pub EventKind, pub &'a FlowView, pub Style);
+
+impl fmt::Display for FlowLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(flow, style) = self;
+        let proc = style.form == Form::Proc;
+        head(f, flow, *style, Some(flow.timeout_secs))?;
+        let count = flow.count.filter(|_| style.form != Form::Classic);
+        tuples(f, flow, count, proc)?;
+        if flow.is_assured() {
+            f.write_str("[ASSURED] ")?;
+        }
+        // What does not exist here (marks, references) is printed with the value that it has where nobody uses it,
+        // so that scripts which cut at these columns keep working.
+        match style.form {
+            Form::Classic => zone_unless_0(f, flow)?,
+            Form::Conntrack => {
+                f.write_str("mark=0 ")?;
+                zone_unless_0(f, flow)?;
+            }
+            Form::Proc => write!(f, "mark=0 zone={} ", flow.zone)?,
+        }
+        f.write_str(if proc { "use=2" } else { "use=1" })?;
+        id(f, flow, *style)
+    }
+}
+
+impl fmt::Display for EventLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(kind, flow, style) = self;
+        f.write_str(match kind {
+            EventKind::New => "    [NEW] ",
+            EventKind::Update => " [UPDATE] ",
+            EventKind::Destroy(_) => "[DESTROY] ",
+        })?;
+        let ended = matches!(kind, EventKind::Destroy(_));
+        // A flow that ended by its timeout has no time left, and ctnetlink leaves a zero out.
+        head(f, flow, *style, Some(flow.timeout_secs).filter(|&left| !ended || left > 0))?;
+        // Counters are told once, at the end.
+        let count = flow.count.filter(|_| ended && style.form != Form::Classic);
+        let mut line = String::new();
+        tuples(&mut line, flow, count, style.form == Form::Proc)?;
+        if flow.is_assured() {
+            line.push_str("[ASSURED] ");
+        }
+        zone_unless_0(&mut line, flow)?;
+        f.write_str(line.trim_end())?;
+        id(f, flow, *style)
+    }
+}
+
+/// Everything before the tuples.
+fn head(f: &mut impl Write, flow: &FlowView, style: Style, left: Option<u32>) -> fmt::Result {
+    if style.family || style.form == Form::Proc {
+        // The numbers are AF_INET and AF_INET6.
+        f.write_str(if flow.original.src.is_ipv4() { "ipv4     2 " } else { "ipv6     10 " })?;
+    }
+    write!(f, "{:<8} {} ", proto_name(flow.proto), flow.proto)?;
+    if let Some(seconds) = left {
+        write!(f, "{seconds} ")?;
+    }
+    if let Some(state) = flow.state_name(style.listen) {
+        write!(f, "{state} ")?;
+    }
+    match flow.vars {
+        ProtoView::Gre { timeout_secs, stream_timeout_secs } if style.form == Form::Proc => {
+            write!(f, "timeout={timeout_secs}, stream_timeout={stream_timeout_secs} ")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Both tuples, each with its counters and a blank behind.
+fn tuples(f: &mut impl Write, flow: &FlowView, count: Option<[Count; 2]>, full_v6: bool) -> fmt::Result {
+    tuple(f, &flow.original, count.map(|both| both[0]), full_v6)?;
+    if !flow.is_replied() {
+        f.write_str("[UNREPLIED] ")?;
+    }
+    tuple(f, &flow.reply, count.map(|both| both[1]), full_v6)
+}
+
+fn tuple(f: &mut impl Write, tuple: &Tuple, count: Option<Count>, full_v6: bool) -> fmt::Result {
+    for (side, address) in [("src", tuple.src), ("dst", tuple.dst)] {
+        match address {
+            IpAddr::V6(v6) if full_v6 => {
+                let s = v6.segments();
+                write!(
+                    f,
+                    "{side}={:04x}:{:04x}:{:04x}:{:04x}:{:04x}:{:04x}:{:04x}:{:04x} ",
+                    s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
+                )?;
+            }
+            _ => write!(f, "{side}={address} ")?,
+        }
+    }
+    match tuple.ids {
+        TupleIds::Ports { sport, dport } => write!(f, "sport={sport} dport={dport} ")?,
+        TupleIds::Icmp { icmp_type, code, id } => write!(f, "type={icmp_type} code={code} id={id} ")?,
+        TupleIds::Gre { srckey, dstkey } => write!(f, "srckey={srckey:#x} dstkey={dstkey:#x} ")?,
+        TupleIds::None => {}
+    }
+    match count {
+        Some(Count { packets, bytes }) => write!(f, "packets={packets} bytes={bytes} "),
+        None => Ok(()),
+    }
+}
+
+fn zone_unless_0(f: &mut impl Write, flow: &FlowView) -> fmt::Result {
+    if flow.zone == 0 { Ok(()) } else { write!(f, "zone={} ", flow.zone) }
+}
+
+fn id(f: &mut impl Write, flow: &FlowView, style: Style) -> fmt::Result {
+    if style.id { write!(f, " id={}", flow.id) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

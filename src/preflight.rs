@@ -1,0 +1,865 @@
+//! The host, looked at before DPDK is: what `run` and the chosen devices need, in our own words, each with the
+//! command that mends it. Reads /proc, /sys and /dev; changes nothing and starts nothing.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dpdk::port::Device;
+
+use crate::memory::HUGE_PAGE_BYTES;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Ok,
+    /// It will run, but not as well as it could, or something may surprise.
+    Warn,
+    /// It will not run.
+    Fail,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, in a few words.
+    pub what: String,
+    pub status: Status,
+    /// What was found, and the exact command that mends it if it must be mended.
+    pub sentence: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<4}  {}: {}", self.status, self.what, self.sentence)
+    }
+}
+
+/// The gravest of `findings`.
+pub fn worst(findings: &[Finding]) -> Status {
+    findings.iter().map(|finding| finding.status).max().unwrap_or(Status::Ok)
+}
+
+/// What the appliance is about to ask of the host.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// Whether DPDK's memory is to be hugepages.
+    pub hugepages: bool,
+    /// MiB that DPDK takes.
+    pub dpdk_mib: u32,
+    /// Bytes of the tables of all workers.
+    pub table_bytes: usize,
+    /// Each port's name and device.
+    pub devices: Vec<(String, Device)>,
+    pub worker_cpus: Vec<usize>,
+    pub control_cpus: Vec<usize>,
+}
+
+/// A machine's files, below some folder; `/` for this one.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+/// A kernel driver that lets user space have the device (DPDK's Linux guide, "Linux Drivers").
+const USER_DRIVERS: &[&str] = &["vfio-pci", "uio_pci_generic", "igb_uio"];
+/// NICs that DPDK shares with the kernel's driver.
+const SHARED_DRIVERS: &[&str] = &["mlx4_core", "mlx5_core", "mana", "gve"];
+/// Virtual devices of DPDK 22.11 and later that carry frames.
+const VDEVS: &[&str] = &[
+    "net_af_packet",
+    "net_af_xdp",
+    "net_bonding",
+    "net_failsafe",
+    "net_memif",
+    "net_null",
+    "net_pcap",
+    "net_ring",
+    "net_tap",
+    "net_tun",
+    "net_vdev_netvsc",
+    "net_vhost",
+    "net_virtio_user",
+];
+
+/// Capabilities, by their numbers in capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_SYS_RAWIO: u32 = 17;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_NAMES: &[(u32, &str)] = &[
+    (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+    (CAP_NET_RAW, "CAP_NET_RAW"),
+    (CAP_SYS_RAWIO, "CAP_SYS_RAWIO"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+];
+
+/// Looks at everything that `needs` asks for.
+pub fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
+    let mut report = Report::default();
+    memory(host, needs, &mut report);
+    cpus(host, needs, &mut report);
+    for (at, (port, device)) in needs.devices.iter().enumerate() {
+        if let Some((twin, _)) = needs.devices[..at].iter().find(|(_, other)| other.name() == device.name()) {
+            report.fail(
+                port,
+                format!("{} is the device of port `{twin}` already: give each port its own", device.name()),
+            );
+            continue;
+        }
+        match device {
+            Device::Pci(address) => pci(host, port, address, &mut report),
+            Device::Vdev { .. } => vdev(host, port, device, &mut report),
+        }
+    }
+    report.findings
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn add(&mut self, status: Status, what: &str, sentence: String) {
+        self.findings.push(Finding { what: what.to_owned(), status, sentence });
+    }
+    fn ok(&mut self, what: &str, sentence: String) {
+        self.add(Status::Ok, what, sentence);
+    }
+    fn warn(&mut self, what: &str, sentence: String) {
+        self.add(Status::Warn, what, sentence);
+    }
+    fn fail(&mut self, what: &str, sentence: String) {
+        self.add(Status::Fail, what, sentence);
+    }
+}
+
+impl Host {
+    /// This machine.
+    pub fn here() -> Self {
+        Self::at("/")
+    }
+
+    /// The machine whose /proc, /sys and /dev lie below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let path = absolute.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn exists(&self, absolute: impl AsRef<Path>) -> bool {
+        self.path(absolute).exists()
+    }
+
+    /// A file's text, without the white space around it.
+    fn text(&self, absolute: impl AsRef<Path>) -> Option<String> {
+        fs::read_to_string(self.path(absolute)).ok().map(|text| text.trim().to_owned())
+    }
+
+    fn number(&self, absolute: impl AsRef<Path>) -> Option<u64> {
+        self.text(absolute)?.parse().ok()
+    }
+
+    /// The last part of what a link points at.
+    fn link_name(&self, absolute: impl AsRef<Path>) -> Option<String> {
+        let target = fs::read_link(self.path(absolute)).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// The names in a folder, sorted; none if there is no such folder.
+    fn names(&self, absolute: impl AsRef<Path>) -> Vec<String> {
+        let entries = fs::read_dir(self.path(absolute)).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The value of `key` in a file of `key: value` lines.
+    fn field(&self, absolute: &str, key: &str) -> Option<String> {
+        let text = self.text(absolute)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        Some(value.trim().to_owned())
+    }
+
+    /// Bytes of a line of /proc/meminfo.
+    fn meminfo(&self, key: &str) -> Option<u64> {
+        let value = self.field("/proc/meminfo", key)?;
+        Some(value.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+
+    /// Bytes that can be taken without pushing anything out; `None` where the kernel does not say.
+    pub fn available_bytes(&self) -> Option<u64> {
+        self.meminfo("MemAvailable")
+    }
+
+    fn has_capability(&self, capability: u32) -> bool {
+        self.field("/proc/self/status", "CapEff")
+            .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
+            .is_some_and(|set| set & (1 << capability) != 0)
+    }
+}
+
+/// The numbers of a list such as `0-3,8`; `None` if it is no such list.
+fn cpu_list(text: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        // The kernel's own bound on CPUs is 8,192.
+        if last > 8192 {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+const PAGES_2M: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+fn memory(host: &Host, needs: &Needs, report: &mut Report) {
+    let what = "hugepages 2 MB";
+    let dpdk_bytes = u64::from(needs.dpdk_mib) << 20;
+    let table_bytes = needs.table_bytes.next_multiple_of(HUGE_PAGE_BYTES) as u64;
+    let page = HUGE_PAGE_BYTES as u64;
+    let mut plain_bytes = 0;
+    if !needs.hugepages {
+        report.warn(what, "switched off: for trials only, a packet costs about twice as much".into());
+        plain_bytes = dpdk_bytes + table_bytes;
+    } else if let (Some(total), Some(free)) =
+        (host.number(format!("{PAGES_2M}/nr_hugepages")), host.number(format!("{PAGES_2M}/free_hugepages")))
+    {
+        let promised = host.number(format!("{PAGES_2M}/resv_hugepages")).unwrap_or(0);
+        let free = free.saturating_sub(promised);
+        let dpdk_pages = dpdk_bytes.div_ceil(page);
+        let need = dpdk_pages + table_bytes / page;
+        let enough = total + need.saturating_sub(free);
+        let fix = format!("`echo {enough} > {PAGES_2M}/nr_hugepages`");
+        let free_gb = host.number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages").unwrap_or(0);
+        if free >= need {
+            report.ok(what, format!("{free} free of {total} (need {need})"));
+        } else if free >= dpdk_pages || (free_gb << 30) >= dpdk_bytes {
+            plain_bytes = table_bytes;
+            report.warn(
+                what,
+                format!(
+                    "{free} free of {total} (need {need}): the tables will lie in ordinary memory, which is slower \
+                     with many flows; {fix}"
+                ),
+            );
+        } else {
+            report
+                .fail(what, format!("{free} free of {total} (need {need}): {fix}, or run without hugepages"));
+        }
+    } else {
+        report.fail(
+            what,
+            "this kernel has none: run without hugepages (for trials), or boot another kernel".into(),
+        );
+    }
+
+    let Some(available) = host.available_bytes() else { return };
+    if plain_bytes > available {
+        report.fail(
+            "memory",
+            format!(
+                "{} MiB available, {} MiB needed: lower `table.max_entries`",
+                mib(available),
+                mib(plain_bytes)
+            ),
+        );
+    } else {
+        report.ok("memory", format!("{} MiB available (need {} MiB)", mib(available), mib(plain_bytes)));
+    }
+}
+
+fn cpus(host: &Host, needs: &Needs, report: &mut Report) {
+    let what = "cpus";
+    let online = host.text("/sys/devices/system/cpu/online").and_then(|text| cpu_list(&text));
+    let allowed = host.field("/proc/self/status", "Cpus_allowed_list").and_then(|text| cpu_list(&text));
+    let outside = |known: &[usize]| {
+        needs.worker_cpus.iter().chain(&needs.control_cpus).copied().find(|cpu| !known.contains(cpu))
+    };
+    if let Some(online) = online
+        && let Some(cpu) = outside(&online)
+    {
+        let online = list(&online);
+        report.fail(
+            what,
+            format!("CPU {cpu} is not online, {online} are: choose among those `lscpu -e` shows"),
+        );
+        return;
+    }
+    if let Some(allowed) = allowed
+        && let Some(cpu) = outside(&allowed)
+    {
+        report.fail(
+            what,
+            format!(
+                "CPU {cpu} is not among those that this process may use ({}): choose one of them, or widen `taskset` \
+                 or the unit's `CPUAffinity=`",
+                list(&allowed)
+            ),
+        );
+        return;
+    }
+    let mut sorted = needs.worker_cpus.clone();
+    sorted.sort_unstable();
+    if let Some(two) = sorted.windows(2).find(|two| two[0] == two[1]) {
+        report.fail(what, format!("CPU {} has two workers: give each worker a CPU of its own", two[0]));
+        return;
+    }
+    if let Some(cpu) = needs.worker_cpus.iter().find(|cpu| needs.control_cpus.contains(cpu)) {
+        report.warn(
+            what,
+            format!("CPU {cpu} has a worker and the control thread: the worker stops while control works; keep them apart"),
+        );
+    } else if !needs.worker_cpus.is_empty() {
+        report.ok(
+            what,
+            format!("workers on {}, control on {}", list(&needs.worker_cpus), list(&needs.control_cpus)),
+        );
+    }
+    let slow = needs.worker_cpus.iter().find_map(|cpu| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
+        host.text(path).filter(|governor| governor != "performance")
+    });
+    if let Some(governor) = slow {
+        report.warn("cpu governor", format!("{governor}: `cpupower frequency-set -g performance`"));
+    }
+}
+
+fn list(cpus: &[usize]) -> String {
+    cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn pci(host: &Host, port: &str, address: &str, report: &mut Report) {
+    let folder = format!("/sys/bus/pci/devices/{address}");
+    if !host.exists(&folder) {
+        let nics: Vec<String> =
+            host.names("/sys/bus/pci/devices").into_iter().filter(|other| is_nic(host, other)).collect();
+        let here = if nics.is_empty() { "none".to_owned() } else { nics.join(", ") };
+        report.fail(
+            port,
+            format!(
+                "there is no PCI device {address}; network devices here: {here}; `lspci -D -nn` says more"
+            ),
+        );
+        return;
+    }
+    if !is_nic(host, address) {
+        report.fail(
+            port,
+            format!(
+                "{address} is no network device: see `lspci -D -nn -s {address}` and choose another address"
+            ),
+        );
+        return;
+    }
+    let bind = format!("dpdk-devbind.py --bind=vfio-pci {address}");
+    let driver = host.link_name(format!("{folder}/driver"));
+    let interfaces = host.names(format!("{folder}/net"));
+    let driver = match driver.as_deref() {
+        Some(driver) if SHARED_DRIVERS.contains(&driver) => {
+            report.ok(port, format!("{address} is shared with the kernel's {driver}"));
+            return;
+        }
+        Some(driver) if USER_DRIVERS.contains(&driver) => driver,
+        Some(driver) => {
+            let (named, down) = match interfaces.first() {
+                Some(name) => (format!(" as {name}"), format!("ip link set {name} down && ")),
+                None => (String::new(), String::new()),
+            };
+            report.fail(
+                port,
+                format!(
+                    "{address} is still the kernel's ({driver}{named}): `modprobe vfio-pci && {down}{bind}`; its \
+                     addresses and routes go away with it"
+                ),
+            );
+            return;
+        }
+        None => {
+            report.fail(port, format!("{address} is bound to no driver: `modprobe vfio-pci && {bind}`"));
+            return;
+        }
+    };
+    if driver != "vfio-pci" {
+        if host.has_capability(CAP_SYS_RAWIO) {
+            report.warn(
+                port,
+                format!("{address} is bound to {driver}, which does not keep it from any memory; better: `modprobe vfio-pci && {bind}`"),
+            );
+        } else {
+            report.fail(
+                port,
+                format!("{address} is bound to {driver}, which needs root: use sudo, or `{bind}`"),
+            );
+        }
+        return;
+    }
+    vfio(host, port, address, report);
+}
+
+/// Class 0x02xxxx: network controllers (PCI Code and ID Assignment).
+fn is_nic(host: &Host, address: &str) -> bool {
+    host.text(format!("/sys/bus/pci/devices/{address}/class")).is_some_and(|class| class.starts_with("0x02"))
+}
+
+fn vfio(host: &Host, port: &str, address: &str, report: &mut Report) {
+    const UNSAFE: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    if host.names("/sys/kernel/iommu_groups").is_empty() {
+        match host.text(UNSAFE).as_deref() {
+            Some("Y") => report.warn(
+                port,
+                format!("{address} runs without an IOMMU: it can reach any memory; switch the IOMMU on in the firmware, and boot with `intel_iommu=on iommu=pt` or `amd_iommu=on iommu=pt`"),
+            ),
+            Some(_) => report.fail(
+                port,
+                format!("no IOMMU is active: switch it on in the firmware and boot with `intel_iommu=on iommu=pt` (AMD: `amd_iommu=on iommu=pt`), or, without its protection, `echo Y > {UNSAFE}`"),
+            ),
+            None => report.fail(
+                port,
+                "no IOMMU is active: switch it on in the firmware (VT-d, AMD-Vi) and boot with `intel_iommu=on iommu=pt` or `amd_iommu=on iommu=pt`".into(),
+            ),
+        }
+        return;
+    }
+    let folder = format!("/sys/bus/pci/devices/{address}/iommu_group");
+    let Some(group) = host.link_name(&folder) else {
+        report.fail(port, format!("{address} is in no IOMMU group: see `dmesg | grep -i iommu`"));
+        return;
+    };
+    // A group is handed out whole: the kernel must not drive anything in it (Documentation/driver-api/vfio.rst).
+    for other in host.names(format!("{folder}/devices")) {
+        let driver = host.link_name(format!("/sys/bus/pci/devices/{other}/driver"));
+        if let Some(driver) =
+            driver.filter(|name| !["vfio-pci", "pcieport", "pci-stub"].contains(&name.as_str()))
+        {
+            report.fail(
+                port,
+                format!(
+                    "{address} shares IOMMU group {group} with {other}, which the kernel's {driver} drives: \
+                     `dpdk-devbind.py --bind=vfio-pci {other}`, or move the card to another slot"
+                ),
+            );
+            return;
+        }
+    }
+    let node = format!("/dev/vfio/{group}");
+    match fs::OpenOptions::new().read(true).write(true).open(host.path(&node)) {
+        Ok(_) => report.ok(port, format!("{address} is bound to vfio-pci (IOMMU group {group})")),
+        // Someone has it open; a group opens once.
+        Err(why) if why.raw_os_error() == Some(libc::EBUSY) => {
+            report.fail(port, format!("{address} is in use by another process: `fuser -v {node}` says which"))
+        }
+        Err(why) => report.fail(
+            port,
+            format!("{address}: {node} cannot be opened ({why}): run as root, or `chown $USER {node}`"),
+        ),
+    }
+}
+
+fn vdev(host: &Host, port: &str, device: &Device, report: &mut Report) {
+    let driver = device.vdev_driver().unwrap_or_default();
+    if !VDEVS.contains(&driver) {
+        let near = VDEVS.iter().min_by_key(|known| distance(known, driver)).copied().unwrap_or_default();
+        report.fail(
+            port,
+            format!(
+                "there is no virtual device `{driver}`; did you mean {near}0? Known: {}",
+                VDEVS.join(", ")
+            ),
+        );
+        return;
+    }
+    let before = report.findings.len();
+    match driver {
+        "net_af_packet" => {
+            interface_is_up(host, port, device, "iface", report);
+            capable(host, port, driver, &[CAP_NET_RAW, CAP_NET_ADMIN], report);
+        }
+        "net_af_xdp" => {
+            interface_is_up(host, port, device, "iface", report);
+            capable(host, port, driver, &[CAP_NET_RAW, CAP_NET_ADMIN, CAP_SYS_ADMIN], report);
+        }
+        "net_tap" | "net_tun" => tap(host, port, device, driver, report),
+        "net_pcap" => pcap(host, port, device, report),
+        "net_virtio_user" => {
+            if let Some(path) = device.arg("path").filter(|path| !host.exists(path)) {
+                report.fail(
+                    port,
+                    format!("{path} is not there: start the other end first, or `modprobe vhost_net` for /dev/vhost-net"),
+                );
+            }
+        }
+        _ => {}
+    }
+    if report.findings.len() == before {
+        report.ok(port, format!("{device}"));
+    }
+}
+
+fn interface_exists(host: &Host, port: &str, name: &str, report: &mut Report) -> bool {
+    let found = host.exists(format!("/sys/class/net/{name}"));
+    if !found {
+        let all = host.names("/sys/class/net").join(", ");
+        report.fail(
+            port,
+            format!("there is no interface `{name}` in this network namespace; there are: {all}; `ip link` says more"),
+        );
+    }
+    found
+}
+
+fn interface_is_up(host: &Host, port: &str, device: &Device, key: &str, report: &mut Report) {
+    let Some(name) = device.arg(key) else {
+        report.fail(port, format!("{device} names no interface: write {},{key}=eth1", device.name()));
+        return;
+    };
+    if !interface_exists(host, port, name, report) {
+        return;
+    }
+    let flags = host.text(format!("/sys/class/net/{name}/flags"));
+    let flags = flags.and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
+    // IFF_UP
+    if flags.is_some_and(|flags| flags & 1 == 0) {
+        report.fail(port, format!("interface `{name}` is down: `ip link set {name} up`"));
+    }
+}
+
+fn tap(host: &Host, port: &str, device: &Device, driver: &str, report: &mut Report) {
+    capable(host, port, driver, &[CAP_NET_ADMIN], report);
+    if !host.exists("/dev/net/tun") {
+        report.fail(
+            port,
+            "/dev/net/tun is not there: `modprobe tun`; in a container, pass the device in".into(),
+        );
+    }
+    if let Some(name) = device.arg("iface") {
+        // IFNAMSIZ less the NUL.
+        if name.len() > 15 {
+            report.fail(port, format!("interface name `{name}` is too long: use at most 15 letters"));
+        } else if host.exists(format!("/sys/class/net/{name}"))
+            && !host.exists(format!("/sys/class/net/{name}/tun_flags"))
+        {
+            report.fail(
+                port,
+                format!(
+                    "interface `{name}` exists already: choose another `iface=`, it will be made at start"
+                ),
+            );
+        }
+    }
+    if let Some(name) = device.arg("remote") {
+        interface_exists(host, port, name, report);
+    }
+}
+
+fn pcap(host: &Host, port: &str, device: &Device, report: &mut Report) {
+    for key in ["iface", "rx_iface", "rx_iface_in", "tx_iface"] {
+        if let Some(name) = device.arg(key)
+            && interface_exists(host, port, name, report)
+        {
+            capable(host, port, "net_pcap on an interface", &[CAP_NET_RAW, CAP_NET_ADMIN], report);
+        }
+    }
+    if let Some(path) = device.arg("rx_pcap")
+        && let Err(why) = fs::File::open(host.path(path))
+    {
+        report.fail(port, format!("capture {path} cannot be read ({why}): name a pcap file in `rx_pcap=`"));
+    }
+    if let Some(path) = device.arg("tx_pcap") {
+        let folder = Path::new(path).parent().unwrap_or(Path::new("."));
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if !host.path(folder).is_dir() {
+            let folder = folder.display();
+            report.fail(
+                port,
+                format!("{path} cannot be written, there is no folder {folder}: `mkdir -p {folder}`"),
+            );
+        }
+    }
+}
+
+fn capable(host: &Host, port: &str, driver: &str, capabilities: &[u32], report: &mut Report) {
+    let missing: Vec<&str> = CAP_NAMES
+        .iter()
+        .filter(|(number, _)| capabilities.contains(number) && !host.has_capability(*number))
+        .map(|(_, name)| *name)
+        .collect();
+    if !missing.is_empty() {
+        let missing = missing.join(" and ");
+        report.fail(
+            port,
+            format!(
+                "{driver} needs {missing}: run with sudo, or give the unit `AmbientCapabilities={}`",
+                missing.replace(" and ", " ")
+            ),
+        );
+    }
+}
+
+/// Letters to change, add or leave out to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A machine made of files: 4 CPUs, 512 hugepages, root.
+    struct Machine {
+        folder: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let machine = Self { folder: tempfile::tempdir().unwrap() };
+            machine
+                .file(&format!("{PAGES_2M}/nr_hugepages"), "512")
+                .file(&format!("{PAGES_2M}/free_hugepages"), "512")
+                .file(&format!("{PAGES_2M}/resv_hugepages"), "0")
+                .file("/proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable:    4096000 kB\n")
+                .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-3\n")
+                .file("/sys/devices/system/cpu/online", "0-3\n")
+                .file("/sys/class/net/lo/flags", "0x9")
+        }
+
+        fn file(self, path: &str, text: &str) -> Self {
+            let path = self.folder.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        fn link(self, path: &str, target: &str) -> Self {
+            let path = self.folder.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(self.folder.path().join(target.trim_start_matches('/')), path).unwrap();
+            self
+        }
+
+        fn nic(self, address: &str, driver: Option<&str>, group: Option<&str>) -> Self {
+            let folder = format!("/sys/bus/pci/devices/{address}");
+            let mut machine = self.file(&format!("{folder}/class"), "0x020000\n");
+            if let Some(driver) = driver {
+                machine =
+                    machine.link(&format!("{folder}/driver"), &format!("/sys/bus/pci/drivers/{driver}"));
+            }
+            if let Some(group) = group {
+                let kernel = format!("/sys/kernel/iommu_groups/{group}");
+                machine = machine
+                    .file(&format!("{kernel}/devices/{address}"), "")
+                    .link(&format!("{folder}/iommu_group"), &kernel);
+            }
+            machine
+        }
+
+        fn check(&self, needs: &Needs) -> Vec<Finding> {
+            check(&Host::at(self.folder.path()), needs)
+        }
+
+        /// The gravest finding for a machine with this one device.
+        fn device(&self, device: &str) -> (Status, String) {
+            let devices = vec![("lan".to_owned(), device.parse().unwrap())];
+            let findings = self.check(&Needs { hugepages: true, dpdk_mib: 64, devices, ..Needs::default() });
+            let finding = findings.into_iter().filter(|f| f.what == "lan").max_by_key(|f| f.status).unwrap();
+            (finding.status, finding.sentence)
+        }
+    }
+
+    #[track_caller]
+    fn expect(got: (Status, String), status: Status, words: &str) {
+        assert!(
+            got.0 == status && got.1.contains(words),
+            "want {status} with `{words}`, got {}: {}",
+            got.0,
+            got.1
+        );
+    }
+
+    fn find(findings: &[Finding], what: &str) -> (Status, String) {
+        let finding = findings.iter().find(|finding| finding.what == what);
+        let finding = finding.unwrap_or_else(|| panic!("nothing said of {what}: {findings:?}"));
+        (finding.status, finding.sentence.clone())
+    }
+
+    #[test]
+    fn hugepages_are_counted_against_the_need() {
+        let needs = Needs { hugepages: true, dpdk_mib: 100, table_bytes: 300 << 20, ..Needs::default() };
+        let machine = Machine::new();
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Ok, "512 free of 512 (need 200)");
+        let machine = machine.file(&format!("{PAGES_2M}/free_hugepages"), "60");
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Warn, "echo 652 > /sys/kernel");
+        let machine = machine.file(&format!("{PAGES_2M}/resv_hugepages"), "11");
+        expect(find(&machine.check(&needs), "hugepages 2 MB"), Status::Fail, "49 free of 512 (need 200)");
+        let off = Needs { hugepages: false, ..needs };
+        expect(find(&machine.check(&off), "hugepages 2 MB"), Status::Warn, "switched off");
+        expect(find(&machine.check(&off), "memory"), Status::Ok, "need 400 MiB");
+        let much = Needs { table_bytes: 5 << 30, ..off };
+        expect(find(&machine.check(&much), "memory"), Status::Fail, "lower `table.max_entries`");
+    }
+
+    #[test]
+    fn a_kernel_without_hugepages_is_told() {
+        let machine = Machine::new();
+        fs::remove_dir_all(machine.folder.path().join("sys/kernel/mm")).unwrap();
+        let findings = machine.check(&Needs { hugepages: true, ..Needs::default() });
+        expect(find(&findings, "hugepages 2 MB"), Status::Fail, "this kernel has none");
+        assert_eq!(worst(&findings), Status::Fail);
+    }
+
+    #[test]
+    fn cpus_outside_the_mask_or_shared_are_found() {
+        let machine = Machine::new().file("/sys/devices/system/cpu/online", "0-7");
+        let cpus = |workers: &[usize], control: &[usize]| {
+            let needs = Needs {
+                worker_cpus: workers.to_vec(),
+                control_cpus: control.to_vec(),
+                hugepages: true,
+                ..Needs::default()
+            };
+            find(&machine.check(&needs), "cpus")
+        };
+        expect(cpus(&[1, 2], &[0]), Status::Ok, "workers on 1,2, control on 0");
+        expect(
+            cpus(&[1, 5], &[0]),
+            Status::Fail,
+            "CPU 5 is not among those that this process may use (0,1,2,3)",
+        );
+        expect(cpus(&[9], &[0]), Status::Fail, "CPU 9 is not online");
+        expect(cpus(&[1, 1], &[0]), Status::Fail, "CPU 1 has two workers");
+        expect(cpus(&[1, 0], &[0]), Status::Warn, "CPU 0 has a worker and the control thread");
+    }
+
+    #[test]
+    fn a_pci_device_must_exist_and_be_a_network_device() {
+        let machine = Machine::new()
+            .nic("0000:03:00.0", Some("vfio-pci"), None)
+            .file("/sys/bus/pci/devices/0000:00:1f.0/class", "0x060100");
+        expect(machine.device("0000:04:00.0"), Status::Fail, "network devices here: 0000:03:00.0");
+        expect(machine.device("0000:00:1f.0"), Status::Fail, "is no network device");
+    }
+
+    #[test]
+    fn a_port_still_bound_to_the_kernel_gives_the_bind_command() {
+        let machine = Machine::new()
+            .nic("0000:03:00.0", Some("ixgbe"), Some("7"))
+            .file("/sys/bus/pci/devices/0000:03:00.0/net/eth2/flags", "0x1003")
+            .nic("0000:04:00.0", None, Some("8"))
+            .nic("0000:05:00.0", Some("mlx5_core"), None);
+        expect(
+            machine.device("03:00.0"),
+            Status::Fail,
+            "`modprobe vfio-pci && ip link set eth2 down && dpdk-devbind.py --bind=vfio-pci 0000:03:00.0`",
+        );
+        expect(machine.device("04:00.0"), Status::Fail, "bound to no driver");
+        expect(machine.device("05:00.0"), Status::Ok, "shared with the kernel's mlx5_core");
+    }
+
+    #[test]
+    fn vfio_wants_an_iommu_a_whole_group_and_its_node() {
+        let none = Machine::new().nic("0000:03:00.0", Some("vfio-pci"), None);
+        expect(none.device("03:00.0"), Status::Fail, "no IOMMU is active");
+        let none = none.file("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n");
+        expect(none.device("03:00.0"), Status::Fail, "echo Y >");
+        let none = none.file("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+        expect(none.device("03:00.0"), Status::Warn, "without an IOMMU");
+
+        let machine = Machine::new().nic("0000:03:00.0", Some("vfio-pci"), Some("7"));
+        expect(machine.device("03:00.0"), Status::Fail, "/dev/vfio/7 cannot be opened");
+        let machine = machine.file("/dev/vfio/7", "");
+        expect(machine.device("03:00.0"), Status::Ok, "bound to vfio-pci (IOMMU group 7)");
+        let machine = machine.nic("0000:03:00.1", Some("ixgbe"), Some("7"));
+        expect(machine.device("03:00.0"), Status::Fail, "shares IOMMU group 7 with 0000:03:00.1");
+    }
+
+    #[test]
+    fn uio_is_unsafe_and_needs_root() {
+        let machine = Machine::new().nic("0000:03:00.0", Some("uio_pci_generic"), None);
+        expect(machine.device("03:00.0"), Status::Warn, "does not keep it from any memory");
+        let machine = machine.file("/proc/self/status", "CapEff:\t0\nCpus_allowed_list:\t0-3\n");
+        expect(machine.device("03:00.0"), Status::Fail, "needs root");
+    }
+
+    #[test]
+    fn virtual_devices_are_known_and_find_their_interfaces() {
+        let machine = Machine::new()
+            .file("/sys/class/net/veth0/flags", "0x1003")
+            .file("/sys/class/net/veth1/flags", "0x1002")
+            .file("/dev/net/tun", "");
+        expect(machine.device("net_null0"), Status::Ok, "net_null0");
+        expect(machine.device("net_tapp0"), Status::Fail, "did you mean net_tap0?");
+        expect(machine.device("net_af_packet0,iface=veth0"), Status::Ok, "veth0");
+        expect(machine.device("net_af_packet0,iface=veth1"), Status::Fail, "`ip link set veth1 up`");
+        expect(machine.device("net_af_packet0,iface=eth9"), Status::Fail, "there are: lo, veth0, veth1");
+        expect(machine.device("net_af_packet0"), Status::Fail, "write net_af_packet0,iface=eth1");
+        expect(machine.device("net_tap0,iface=ct0"), Status::Ok, "ct0");
+        expect(machine.device("net_tap0,iface=veth0"), Status::Fail, "exists already");
+        expect(machine.device("net_tap0,iface=abcdefghijklmnop"), Status::Fail, "at most 15 letters");
+        expect(machine.device("net_pcap0,rx_pcap=/none.pcap"), Status::Fail, "/none.pcap cannot be read");
+        expect(machine.device("net_pcap0,tx_pcap=/no/folder/x.pcap"), Status::Fail, "mkdir -p /no/folder");
+    }
+
+    #[test]
+    fn without_root_the_missing_capability_is_named() {
+        let machine = Machine::new()
+            .file("/proc/self/status", "CapEff:\t0000000000002000\nCpus_allowed_list:\t0-3\n")
+            .file("/sys/class/net/veth0/flags", "0x1003")
+            .file("/dev/net/tun", "");
+        expect(machine.device("net_tap0"), Status::Fail, "AmbientCapabilities=CAP_NET_ADMIN`");
+        expect(
+            machine.device("net_af_packet0,iface=veth0"),
+            Status::Fail,
+            "net_af_packet needs CAP_NET_ADMIN:",
+        );
+        expect(machine.device("net_ring0"), Status::Ok, "net_ring0");
+    }
+
+    #[test]
+    fn one_device_cannot_be_two_ports() {
+        let device: Device = "net_ring0".parse().unwrap();
+        let devices = vec![("lan".to_owned(), device.clone()), ("wan".to_owned(), device)];
+        let findings = Machine::new().check(&Needs { hugepages: true, devices, ..Needs::default() });
+        expect(find(&findings, "wan"), Status::Fail, "is the device of port `lan` already");
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let needs = Needs { hugepages: true, dpdk_mib: 2, control_cpus: vec![0], ..Needs::default() };
+        let findings = check(&Host::here(), &needs);
+        assert!(findings.iter().any(|finding| finding.what == "memory"), "{findings:?}");
+    }
+}

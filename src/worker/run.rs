@@ -1,0 +1,350 @@
+//! The loop, one stage a line. It allocates nothing, locks nothing, makes no system call and logs nothing; drivers
+//! that stand on the kernel (tap, af_packet) make calls of their own, and so does [`Idle::Sleep`], if asked for.
+
+use std::time::Duration;
+
+use conntrack::event::Events;
+use conntrack::tick::{Tick, Ticks};
+use conntrack::tracker::{BURST, ExpireBudget, Outcome, Tracker, Verdict};
+use dpdk::burst::Burst;
+use dpdk::eal::cycles;
+use dpdk::mbuf::Mbuf;
+
+use super::clock::Clock;
+use super::held::Held;
+use super::serve::{Desk, FLUSH_SLICE, Serve};
+use crate::bus::WorkerEnd;
+use crate::bus::report::WorkCounters;
+use crate::driver::dpdk::{Egress, Ingress, QueuePair, Scratch};
+
+/// Fragments held per datagram in reassembly, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB
+/// has three. When most datagrams are longer the store fills, which is counted.
+const HELD_PER_DATAGRAM: u32 = 4;
+
+/// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
+pub const fn held_frames(max_datagrams: u16) -> u32 {
+    max_datagrams as u32 * HELD_PER_DATAGRAM
+}
+
+/// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
+const EVENTS_PER_FRAME: usize = 3;
+
+/// Turns without work before a worker rests, and before it rests long.
+const TURNS_TO_REST: u32 = 256;
+const TURNS_TO_REST_LONG: u32 = 1024;
+
+/// The rests of [`Idle::Sleep`]: what a packet may wait at most, when there was little and when there was no traffic.
+const REST: Duration = Duration::from_micros(50);
+const LONG_REST: Duration = Duration::from_micros(500);
+
+/// What a worker does while there is no work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Asks again at once.
+    Poll,
+    /// Rests for up to half a millisecond, for machines that have no core to spare.
+    Sleep,
+}
+
+/// A port as one worker sees it.
+#[derive(Debug)]
+pub struct Port {
+    pub queues: QueuePair,
+    /// Where what enters here leaves, as an index of [`Parts::ports`]; `None`: nowhere (mirror).
+    pub peer: Option<usize>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub ports: Vec<Port>,
+    pub tracker: Tracker,
+    /// As the tracker was told.
+    pub max_datagrams: u16,
+    pub budget: ExpireBudget,
+    pub idle: Idle,
+    pub clock: Clock,
+    pub bus: WorkerEnd,
+}
+
+/// Frames on their way out of one port.
+#[derive(Debug)]
+struct Out {
+    egress: Egress,
+    staged: Burst,
+}
+
+/// A frame that waits for the rest of its datagram, and the port that it came by.
+type Waiting = (usize, Mbuf);
+
+/// A worker between two turns.
+#[derive(Debug)]
+pub struct Worker {
+    inputs: Vec<Input>,
+    outs: Vec<Option<Out>>,
+    burst: Burst,
+    scratch: Scratch,
+    /// Frames to free together at the end of a turn's stage.
+    dead: Burst,
+    outcomes: [Outcome; BURST],
+    held: Held<Waiting>,
+    tracker: Tracker,
+    events: Events,
+    budget: ExpireBudget,
+    idle: Idle,
+    idle_turns: u32,
+    worked: bool,
+    clock: Clock,
+    expiry_lag: Ticks,
+    work: WorkCounters,
+    serve: Serve,
+    bus: WorkerEnd,
+}
+
+#[derive(Debug)]
+struct Input {
+    ingress: Ingress,
+    peer: Option<usize>,
+}
+
+impl Worker {
+    /// A worker that is ready to turn; everything that it will ever need is allocated here.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { ports, tracker, max_datagrams, budget, idle, clock, bus } = parts;
+        let (mut inputs, mut outs) = (Vec::new(), Vec::new());
+        for Port { queues: QueuePair { ingress, egress }, peer } in ports {
+            inputs.push(Input { ingress, peer });
+            outs.push(egress.map(|egress| Out { egress, staged: Burst::new() }));
+        }
+        let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
+        let mut events = Events::with_capacity(room);
+        events.set_enabled(false);
+        let datagrams = usize::from(max_datagrams);
+        Self {
+            inputs,
+            outs,
+            burst: Burst::new(),
+            scratch: Scratch::new(),
+            dead: Burst::new(),
+            outcomes: [NO_OUTCOME; BURST],
+            held: Held::with_capacity(held_frames(max_datagrams), datagrams),
+            tracker,
+            events,
+            budget,
+            idle,
+            idle_turns: 0,
+            worked: false,
+            clock,
+            expiry_lag: Ticks::default(),
+            work: WorkCounters::default(),
+            serve: Serve::new(),
+            bus,
+        }
+    }
+
+    /// Turns until control says stop.
+    pub fn run(&mut self) {
+        while !self.bus.stopped() {
+            self.turn();
+        }
+    }
+
+    /// One turn: a slice of control's work, a burst from each port, a slice of expiry.
+    #[inline]
+    pub fn turn(&mut self) {
+        let now = self.read_clock();
+        self.worked = self.serve(now);
+        for port in 0..self.inputs.len() {
+            if self.receive(port) {
+                self.track(port, now);
+                self.deal(port);
+                self.send();
+                self.tell();
+            }
+        }
+        self.expire(now);
+        self.tell();
+        self.rest();
+    }
+
+    fn read_clock(&mut self) -> Tick {
+        let counter = cycles();
+        let spent = self.clock.lap(counter);
+        // What lies between two readings belongs to the turn that lies there.
+        if self.worked {
+            self.work.busy_ns += spent;
+        } else {
+            self.work.idle_ns += spent;
+        }
+        self.clock.now(counter)
+    }
+
+    fn serve(&mut self, now: Tick) -> bool {
+        self.work.held_frames = u64::from(self.held.len());
+        self.work.rx_refused = self.inputs.iter().map(|input| refused(&input.ingress)).sum();
+        let desk = Desk {
+            now,
+            tracker: &mut self.tracker,
+            clock: &mut self.clock,
+            events: &mut self.events,
+            work: &self.work,
+            expiry_lag: self.expiry_lag,
+        };
+        self.serve.turn(&self.bus, desk)
+    }
+
+    /// Takes what the port has; gives whether there is anything to track.
+    fn receive(&mut self, port: usize) -> bool {
+        let Some(input) = self.inputs.get_mut(port) else { return false };
+        let came = input.ingress.receive(&mut self.burst);
+        if came == 0 {
+            self.work.polls_empty += 1;
+            return false;
+        }
+        self.worked = true;
+        self.work.polls_packets += 1;
+        self.work.rx_packets += came as u64;
+        // Up to 1, 2, 4, ... frames: the number of bits of one less.
+        let size = (usize::BITS - (came - 1).leading_zeros()) as usize;
+        if let Some(bursts) = self.work.bursts.get_mut(size) {
+            *bursts += 1;
+        }
+        self.work.rx_bytes += self.burst.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        true
+    }
+
+    fn track(&mut self, port: usize, now: Tick) {
+        let Some(input) = self.inputs.get(port) else { return };
+        let frames = input.ingress.frames(&self.burst, &mut self.scratch);
+        let outcomes = &mut self.outcomes[..frames.len()];
+        self.tracker.on_burst(now, &frames, outcomes, &mut self.events);
+    }
+
+    /// Frames to where their verdicts send them.
+    fn deal(&mut self, port: usize) {
+        let mut way =
+            Way { inputs: &self.inputs, outs: &mut self.outs, dead: &mut self.dead, work: &mut self.work };
+        for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
+            let forward = match outcome.verdict {
+                Verdict::Hold(id) => {
+                    if let Err((_, frame)) = self.held.keep(id, (port, frame)) {
+                        way.work.held_full += 1;
+                        way.free(frame);
+                    }
+                    continue;
+                }
+                Verdict::Forward => true,
+                Verdict::Drop(_) => false,
+            };
+            if let Some(id) = outcome.releases {
+                self.held.release(id, |(port, frame)| way.end(port, frame, forward));
+            }
+            way.end(port, frame, forward);
+        }
+        while let Some(id) = self.tracker.take_discarded() {
+            self.held.release(id, |(_, frame)| way.free(frame));
+        }
+        self.dead.clear();
+    }
+
+    /// What is staged leaves.
+    fn send(&mut self) {
+        for out in self.outs.iter_mut().flatten() {
+            flush(out, &mut self.work);
+        }
+    }
+
+    /// Events to control.
+    fn tell(&mut self) {
+        for &event in self.events.as_slice() {
+            self.bus.tell(event);
+        }
+        self.events.clear();
+        self.bus.lost_earlier(self.events.lost());
+    }
+
+    fn expire(&mut self, now: Tick) {
+        let expired = self.tracker.on_tick(now, self.budget, &mut self.events);
+        self.expiry_lag = expired.lag;
+        while let Some(id) = self.tracker.take_discarded() {
+            let dead = &mut self.dead;
+            self.held.release(id, |(_, frame)| free(dead, frame));
+        }
+        self.dead.clear();
+    }
+
+    fn rest(&mut self) {
+        if self.worked {
+            self.idle_turns = 0;
+            return;
+        }
+        self.idle_turns = self.idle_turns.saturating_add(1);
+        if self.idle == Idle::Poll || self.idle_turns < TURNS_TO_REST {
+            return std::hint::spin_loop();
+        }
+        std::thread::sleep(if self.idle_turns < TURNS_TO_REST_LONG { REST } else { LONG_REST });
+    }
+}
+
+/// Where frames go at the end of a burst.
+struct Way<'a> {
+    inputs: &'a [Input],
+    outs: &'a mut [Option<Out>],
+    dead: &'a mut Burst,
+    work: &'a mut WorkCounters,
+}
+
+impl Way<'_> {
+    /// Sends a frame that came by `port` on, or frees it.
+    #[inline(always)]
+    fn end(&mut self, port: usize, frame: Mbuf, forward: bool) {
+        let peer = self.inputs.get(port).and_then(|input| input.peer);
+        let out = peer.and_then(|peer| self.outs.get_mut(peer)).and_then(Option::as_mut);
+        match out {
+            Some(out) if forward => {
+                if out.staged.room() == 0 {
+                    flush(out, self.work);
+                }
+                if let Err(frame) = out.staged.push(frame) {
+                    free(self.dead, frame);
+                }
+            }
+            _ => self.free(frame),
+        }
+    }
+
+    fn free(&mut self, frame: Mbuf) {
+        free(self.dead, frame);
+    }
+}
+
+/// Frees a frame together with others.
+#[inline(always)]
+fn free(dead: &mut Burst, frame: Mbuf) {
+    if dead.room() == 0 {
+        dead.clear();
+    }
+    // There is room now; were there none, dropping the frame would free it too.
+    let _ = dead.push(frame);
+}
+
+/// Sends what is staged; what the port does not take is freed and counted: a link that is slower than its peer must
+/// lose frames somewhere, and waiting would lose them on every port.
+fn flush(out: &mut Out, work: &mut WorkCounters) {
+    let staged = out.staged.len();
+    if staged == 0 {
+        return;
+    }
+    let sent = out.egress.send(&mut out.staged);
+    work.tx_packets += sent as u64;
+    work.tx_full += (staged - sent) as u64;
+}
+
+/// Frames that were freed as they came in.
+fn refused(ingress: &Ingress) -> u64 {
+    let refused = ingress.refused();
+    refused.lies.total() + refused.oversize
+}
+
+const NO_OUTCOME: Outcome =
+    Outcome { class: None, direction: None, reason: None, verdict: Verdict::Forward, releases: None };

@@ -1,0 +1,165 @@
+//! The worker's loop on real ports, under an allocator that counts. One test, since EAL starts once a process.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use conntrack::policy::{Policy, Role};
+use conntrack::table::memory::Memory;
+use conntrack::tick::Ticks;
+use conntrack::track::settings::{Profile, Settings};
+use conntrack::track::timeout::TimeoutKey;
+use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
+use dpdk::eal::{self, Eal};
+use dpdk_conntrack::bus::command::{Command, Flush, Page, Ticket};
+use dpdk_conntrack::bus::{self, ControlEnd};
+use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
+use dpdk_conntrack::worker::clock::{self, Clock};
+use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, held_frames};
+use support::{udp, write_pcap};
+
+/// Counts what this thread takes from the heap and gives back.
+struct Counting;
+
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for this function.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for this function.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many calls of the allocator `body` makes.
+fn calls_of(body: impl FnOnce()) -> u64 {
+    let before = CALLS.load(Ordering::Relaxed);
+    body();
+    CALLS.load(Ordering::Relaxed) - before
+}
+
+fn ask(end: &ControlEnd, worker: &mut Worker, command: Command) -> (Command, u64) {
+    end.send(Ticket { number: 1, command }).unwrap();
+    let mut calls = 0;
+    for _ in 0..100_000 {
+        calls += calls_of(|| worker.turn());
+        if let Some(ticket) = end.next_answer() {
+            return (ticket.command, calls);
+        }
+    }
+    panic!("no answer within 100,000 turns");
+}
+
+#[test]
+fn new_flows_events_listings_and_expiry_allocate_nothing() {
+    const FLOWS: u16 = 9_000;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let mut frames: Vec<_> = (0..FLOWS).flat_map(|port| [udp(1, 2, port, 53), udp(1, 2, port, 53)]).collect();
+    // First and middle fragments whose end never comes: held, and given up when the worker ends.
+    for id in 0..50 {
+        let mut fragment = udp(3, 4, id, 53);
+        fragment.truncate(14 + 20 + 8);
+        fragment[16..18].copy_from_slice(&28_u16.to_be_bytes());
+        fragment[18..20].copy_from_slice(&id.to_be_bytes());
+        fragment[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
+        fragment[24..26].copy_from_slice(&[0, 0]);
+        let sum: u32 = fragment[14..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        fragment[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        frames.push(fragment);
+    }
+    write_pcap(&folder.path().join("in.pcap"), &frames);
+
+    let config = eal::Config { memory_mib: 128, hugepages: false, ..eal::Config::default() };
+    let eal = Eal::start(&config, |_, _| ()).unwrap();
+    let spec = |name: &str, device: String, role| PortSpec {
+        name: name.into(),
+        device: device.parse().unwrap(),
+        role,
+        zone: 0,
+        mtu: 1500,
+        promiscuous: true,
+        mirror: false,
+    };
+    let specs = [
+        spec("in", format!("net_pcap0,rx_pcap={dir}/in.pcap,tx_pcap={dir}/back.pcap"), Role::Inside),
+        spec("out", "net_null0,no-rx=1".into(), Role::Outside),
+    ];
+    let max_datagrams = 1024;
+    let plan = Plan::new(&specs, 1, held_frames(max_datagrams));
+    let mut ports = Ports::open(eal.handle(), &specs, 1, &plan).unwrap();
+    let pairs = ports.workers.pop().unwrap();
+
+    let limits = Limits { max_entries: 4096, max_datagrams, hash_key: [1, 2, 3, 4] };
+    let mut settings = Settings::new(Profile::Linux);
+    settings.timeouts.set(TimeoutKey::Udp, Ticks::from_secs(2));
+    let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+    let tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
+    let (end, worker_end) = bus::pair();
+    let mut worker = Worker::new(Parts {
+        ports: pairs
+            .into_iter()
+            .zip([1, 0])
+            .map(|(queues, peer)| Port { queues, peer: Some(peer) })
+            .collect(),
+        tracker,
+        max_datagrams,
+        budget: ExpireBudget { flows: 64 },
+        idle: Idle::Poll,
+        clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
+        bus: worker_end,
+    });
+    let (_, calls) = ask(&end, &mut worker, Command::Listen(true));
+    assert_eq!(calls, 0, "starting events");
+
+    // More flows than the table holds: early drop is part of it.
+    let calls = calls_of(|| (0..1_000).for_each(|_| worker.turn()));
+    assert_eq!(calls, 0, "traffic");
+    let Command::Snapshot(seen) = ask(&end, &mut worker, Command::Snapshot(Box::default())).0 else {
+        panic!()
+    };
+    assert_eq!(seen.work.rx_packets, frames.len() as u64);
+    assert_eq!(seen.tracker.inserted, u64::from(FLOWS));
+    assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS), "fragments are held, the rest has left");
+    assert_eq!(seen.entries, 4096);
+    assert!(seen.events_lost > 0, "a ring that nobody reads was filled");
+    let mut events = 0;
+    while end.next_event().is_some() {
+        events += 1;
+    }
+    assert_eq!(events, bus::EVENTS);
+
+    let (answer, calls) = ask(&end, &mut worker, Command::Page(Box::new(Page::with_capacity(8192))));
+    let Command::Page(page) = answer else { panic!() };
+    assert_eq!((page.flows.len(), calls), (4096, 0), "a listing");
+
+    let until = Instant::now() + Duration::from_millis(3_000);
+    let calls = calls_of(|| {
+        while Instant::now() < until {
+            worker.turn();
+        }
+    });
+    assert_eq!(calls, 0, "expiry");
+    let (answer, calls) = ask(&end, &mut worker, Command::Snapshot(Box::default()));
+    let Command::Snapshot(seen) = answer else { panic!() };
+    assert_eq!((seen.entries, seen.tracker.destroyed[0], calls), (0, 4096, 0), "all have timed out");
+
+    let (_, calls) = ask(&end, &mut worker, Command::Flush(Flush::default()));
+    assert_eq!(calls, 0, "a flush");
+    // Dropping the worker frees what it holds; EAL ends after its ports.
+    drop(worker);
+    drop(ports);
+}

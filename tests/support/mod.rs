@@ -1,0 +1,205 @@
+//! Frames, capture files and a running appliance for the tests beside this folder.
+// Each test file uses a part of it, and is a crate of its own.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ethernet + IPv4 around `payload`, from 198.18.0.`src` to 198.18.0.`dst`.
+pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x45, 0];
+    ip.extend_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    ip.extend_from_slice(&[0, 0, 0x40, 0, 64, proto, 0, 0, 198, 18, 0, src, 198, 18, 0, dst]);
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let mut frame = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, src, 8, 0];
+    frame.extend_from_slice(&ip);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A UDP datagram without a checksum, which IPv4 allows.
+pub fn udp(src: u8, dst: u8, sport: u16, dport: u16) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend_from_slice(&sport.to_be_bytes());
+    datagram.extend_from_slice(&dport.to_be_bytes());
+    datagram.extend_from_slice(&[0, 12, 0, 0, b'p', b'i', b'n', b'g']);
+    ipv4(src, dst, 17, &datagram)
+}
+
+/// An ARP request.
+pub fn arp(src: u8) -> Vec<u8> {
+    let mut frame = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, src, 8, 6];
+    frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// Writes frames as a capture file.
+pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend_from_slice(&word.to_le_bytes());
+    }
+    for (number, frame) in frames.iter().enumerate() {
+        for word in [number as u32, 0, frame.len() as u32, frame.len() as u32] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        file.extend_from_slice(frame);
+    }
+    std::fs::write(path, file).unwrap();
+}
+
+/// The frames of a capture file.
+pub fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
+    let file = std::fs::read(path).unwrap();
+    let (mut frames, mut rest) = (Vec::new(), &file[24..]);
+    while rest.len() >= 16 {
+        let len = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
+        frames.push(rest[16..16 + len].to_vec());
+        rest = &rest[16 + len..];
+    }
+    frames
+}
+
+/// The program, running on ports that need no privilege.
+pub struct Daemon {
+    pub child: Child,
+    pub folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts it with these ports as (device, role, peer), and waits until it answers.
+    pub fn start(devices: &[(&str, &str, Option<&str>)], more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.toml");
+        let mut text = String::from(if devices.len() == 1 { "mode = \"mirror\"\n" } else { "" });
+        for (number, (device, role, peer)) in devices.iter().enumerate() {
+            let device = device.replace("DIR", folder.path().to_str().unwrap());
+            text += &format!("[[port]]\nname = \"p{number}\"\ndevice = \"{device}\"\n");
+            if let Some(peer) = peer {
+                text += &format!("role = \"{role}\"\npeer = \"{peer}\"\n");
+            }
+        }
+        text += &format!(
+            "[eal]\nhugepages = false\n[control]\nsocket = \"{}\"\nhttp = \"{}\"\n{more}\n",
+            folder.path().join("control.sock").display(),
+            free_address(),
+        );
+        std::fs::write(&config, text).unwrap();
+        Self::start_in(folder)
+    }
+
+    /// Starts it with the `config.toml` of `folder`.
+    pub fn start_in(folder: tempfile::TempDir) -> Self {
+        let child = command(folder.path()).spawn().unwrap();
+        let mut daemon = Self { child, folder };
+        let begun = Instant::now();
+        while UnixStream::connect(daemon.socket()).is_err() || daemon.try_get("/v1/info").is_none() {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!("ended at the start: {status}: {}", daemon.log());
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "does not answer: {}", daemon.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The body of a successful answer.
+    pub fn get(&self, path: &str) -> String {
+        self.try_get(path).unwrap_or_else(|| panic!("GET {path} failed: {}", self.log()))
+    }
+
+    fn try_get(&self, path: &str) -> Option<String> {
+        let (status, body) = request(&self.socket(), "GET", path, "").ok()?;
+        (status == 200).then_some(body)
+    }
+
+    /// The JSON of a successful answer.
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        serde_json::from_str(&self.get(path)).unwrap()
+    }
+
+    /// Waits until `path`'s JSON is as `until` wants it.
+    pub fn wait(&self, path: &str, until: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let begun = Instant::now();
+        loop {
+            let now = self.json(path);
+            if until(&now) {
+                return now;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "never came: {path}: {now}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends it as an operator would; gives its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address that nobody listens on.
+fn free_address() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The program's command line for the `config.toml` of `folder`; it logs to a file there.
+pub fn command(folder: &Path) -> Command {
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"));
+    command.arg("run").arg("--config").arg(folder.join("config.toml"));
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    command
+}
+
+/// One request on the control socket: the status and the body.
+pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, rest) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { unchunk(rest) } else { rest.to_owned() }))
+}
+
+fn unchunk(mut text: &str) -> String {
+    let mut out = String::new();
+    while let Some((size, rest)) = text.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return out;
+        }
+        out += &rest[..size];
+        text = &rest[size + 2..];
+    }
+    panic!("the body broke off after {out}");
+}
