@@ -90,10 +90,11 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
     if worker.fragments_held > 0 {
         writeln!(
             out,
-            "  fragments  held={} completed={} discarded={} held_now={} held_full={}",
+            "  fragments  held={} completed={} timed_out={} evicted={} held_now={} held_full={}",
             worker.fragments_held,
             worker.datagrams_completed,
-            worker.datagrams_discarded,
+            worker.datagrams_timed_out,
+            worker.datagrams_evicted,
             worker.held_frames,
             worker.held_full,
         )?;

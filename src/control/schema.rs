@@ -207,7 +207,8 @@ pub struct WorkerStats {
     pub full_untracked: u64,
     pub fragments_held: u64,
     pub datagrams_completed: u64,
-    pub datagrams_discarded: u64,
+    pub datagrams_timed_out: u64,
+    pub datagrams_evicted: u64,
     /// Fragments held now.
     pub held_frames: u64,
     /// Fragments freed because the store of held frames was full.

@@ -182,7 +182,8 @@ fn table(page: &mut Page, stats: &Stats) {
         "Fragmented datagrams, by what became of them.",
         [
             (vec![("result", "completed")], sum(|worker| worker.datagrams_completed)),
-            (vec![("result", "discarded")], sum(|worker| worker.datagrams_discarded)),
+            (vec![("result", "timed_out")], sum(|worker| worker.datagrams_timed_out)),
+            (vec![("result", "evicted")], sum(|worker| worker.datagrams_evicted)),
         ],
     );
     page.gauge(

@@ -30,6 +30,10 @@ pub struct Counters {
     pub fragments_held: u64,
     /// Datagrams put together again.
     pub datagrams_completed: u64,
+    /// Datagrams given up because their time ran out.
+    pub datagrams_timed_out: u64,
+    /// Datagrams given up because the room was needed for another.
+    pub datagrams_evicted: u64,
     /// ICMP errors that matched no flow, or not well enough.
     pub icmp_error: u64,
     /// Packets that belong to a flow but neither count nor refresh.
@@ -50,6 +54,8 @@ impl Default for Counters {
             full_untracked: 0,
             fragments_held: 0,
             datagrams_completed: 0,
+            datagrams_timed_out: 0,
+            datagrams_evicted: 0,
             icmp_error: 0,
             ignored: 0,
         }

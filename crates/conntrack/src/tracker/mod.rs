@@ -275,6 +275,8 @@ impl Tracker {
             done.visited += self.core.sweep(now, left, &mut self.sweep);
         }
         self.fragments.expire(now, BURST as u32);
+        self.core.counters.datagrams_timed_out = self.fragments.timed_out();
+        self.core.counters.datagrams_evicted = self.fragments.evicted();
         let late = self.core.flows.wheel.lag(now);
         done.more = self.sweep.is_running() || late.is_some();
         done.lag = late.unwrap_or_default();

@@ -156,7 +156,7 @@ pub struct Peer {
 /// The kind and direction of the last noted segment, and the window scale of a noted SYN, in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Noted(u8);
+pub(super) struct Noted(u8);
 
 impl Noted {
     const INDEX: u8 = 0b0000_0111;
