@@ -125,6 +125,11 @@ pub const BURST: usize = 64;
 /// stop the packets.
 pub const PAGE_SLOTS: u32 = 1024;
 
+/// The longest step of the clock that is taken at once: a flow on the longest timeout that is due at its start is
+/// still seen to be due at its end.
+const STEP: Ticks = Ticks::from_secs(8 * 86_400);
+const _: () = assert!(STEP.0 + Ticks::MAX.0 < i32::MAX as u32);
+
 /// The most flows a tracker holds.
 pub const MAX_ENTRIES: u32 = 100_000_000;
 
@@ -134,6 +139,8 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
+    /// The latest moment heard of.
+    last: Tick,
 }
 
 /// Everything that a packet meets once it is whole.
@@ -188,6 +195,7 @@ impl Tracker {
             core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
+            last: Tick(0),
         })
     }
 
@@ -199,6 +207,7 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
+        self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
             self.on_chunk(now, frames, outcomes, events);
         }
@@ -213,6 +222,31 @@ impl Tracker {
         self.core.fetch(&burst[..frames.len()]);
         for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
             *outcome = self.on_frame(now, frame, work, events);
+        }
+    }
+
+    /// A deadline of 32 bits can be told from one long past for 99 days only. A clock that jumps (a capture with a gap
+    /// of years) is followed in steps short enough that every flow still meets its deadline.
+    #[inline(always)]
+    fn catch_up(&mut self, now: Tick, events: &mut Events) {
+        if now.0.saturating_sub(self.last.0) > u64::from(STEP.0) {
+            self.step_to(now, events);
+        }
+        self.last = self.last.max(now);
+    }
+
+    #[cold]
+    fn step_to(&mut self, now: Tick, events: &mut Events) {
+        let mut due = [FlowIndex(0); BURST];
+        while !self.is_empty() && now.0 - self.last.0 > u64::from(STEP.0) {
+            self.last = self.last.after(STEP);
+            loop {
+                let taken = self.core.flows.wheel.take_due(self.last, &mut due);
+                if taken == 0 {
+                    break;
+                }
+                self.core.visit(self.last, &due[..taken], events);
+            }
         }
     }
 
@@ -259,6 +293,7 @@ impl Tracker {
 
     /// Ends flows whose time has come and moves a running sweep on, within `budget`.
     pub fn on_tick(&mut self, now: Tick, budget: ExpireBudget, events: &mut Events) -> Expired {
+        self.catch_up(now, events);
         let mut done = Expired::default();
         let mut due = [FlowIndex(0); BURST];
         while done.visited < budget.flows {

@@ -15,10 +15,6 @@ mod next_header {
     pub(super) const DESTINATION: u8 = 60;
 }
 
-/// More extension headers than this are refused, where the kernel would walk on: RFC 8200 section 4.1 knows of seven
-/// places for one, and a frame could hold hundreds.
-const EXTENSIONS_MAX: usize = 8;
-
 /// More hop-by-hop options than this, padding apart, are refused: the kernel's `max_hbh_opts_number`.
 const OPTIONS_MAX: usize = 8;
 
@@ -167,7 +163,8 @@ enum Walk {
 
 fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
     let mut at = 0;
-    for _ in 0..=EXTENSIONS_MAX {
+    // Each header takes at least eight bytes, so the packet's length bounds the walk, as it does in the kernel.
+    loop {
         if !is_extension(next) {
             return Walk::Transport { proto: next, at };
         }
@@ -190,7 +187,6 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
         at += bytes;
         next = following;
     }
-    Walk::Broken
 }
 
 /// Hop-by-hop options that a router would let pass: well-formed, padded no further than to the next eight bytes,

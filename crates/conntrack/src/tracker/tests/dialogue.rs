@@ -224,6 +224,12 @@ impl Dialogue {
         self
     }
 
+    /// Time passes, and nobody turns the wheel.
+    pub(super) fn jump_secs(mut self, seconds: u64) -> Self {
+        self.now = Tick::from_millis(self.now.as_millis() + seconds * 1000);
+        self
+    }
+
     pub(super) fn wait_secs(self, seconds: u32) -> Self {
         self.wait(Ticks::from_secs(seconds))
     }
