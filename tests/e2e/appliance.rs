@@ -134,9 +134,9 @@ impl Appliance {
         }
     }
 
-    /// The counters of the one worker, as `stats --json` gives them.
+    /// The counters of the one worker, as `stats -o json` gives them.
     pub(crate) fn worker_stats(&self) -> serde_json::Value {
-        let stats: serde_json::Value = serde_json::from_str(&self.tell(&["stats", "--json"])).unwrap();
+        let stats: serde_json::Value = serde_json::from_str(&self.tell(&["stats", "-o", "json"])).unwrap();
         stats["workers"][0].clone()
     }
 
