@@ -129,7 +129,7 @@ impl Watchman {
                 }
                 None => tracing::warn!(
                     frames,
-                    "frames were lost: the port that they leave by did not take them in time"
+                    "frames were lost: the port that they leave by is down, or slower than what comes"
                 ),
             }
         }
