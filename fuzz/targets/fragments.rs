@@ -63,7 +63,7 @@ impl<'a> Arbitrary<'a> for Command {
                 // Small pieces near the start, medium ones, and such as reach the greatest length.
                 let (unit, start) = match kind {
                     3..=9 => (8, u32::from(place)),
-                    10..=13 => (512, u32::from(place) * 64),
+                    10..=13 => (512, u32::from(place) * 32),
                     _ => (256, u32::from(u16::arbitrary(u)?) & 0x1fff),
                 };
                 let [more, host, uneven]: [u8; 3] = Arbitrary::arbitrary(u)?;
