@@ -266,6 +266,8 @@ impl Worker {
     fn expire(&mut self, now: Tick) {
         let expired = self.tracker.on_tick(now, self.budget, &mut self.events);
         self.expiry_lag = expired.lag;
+        // There may be more: a table that is being emptied is no time to rest.
+        self.worked |= expired.visited > 0;
         while let Some(id) = self.tracker.take_discarded() {
             let dead = &mut self.dead;
             self.held.release(id, |(_, frame)| free(dead, frame));

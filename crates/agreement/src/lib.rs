@@ -2,7 +2,11 @@
 //! a player that drives the tracker by a virtual clock ([`play`]), and the comparison ([`compare`]).
 //! The recorded corpus, random programs against the live kernel and the shadow run all use these three.
 
+pub mod allowed;
 pub mod compare;
+pub mod duel;
+pub mod kernel;
 pub mod play;
+pub mod program;
 pub mod settings;
 pub mod shown;

@@ -58,3 +58,33 @@ reasons! {
     GreVersion "gre_version" Warning "GRE version 1 that does not carry PPP.";
     ProtocolFamily "protocol_family" Warning "A protocol of the other address family: ICMP over IPv6 or ICMPv6 over IPv4.";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::String;
+
+    const HEAD: &str = "\
+# Why a packet is INVALID
+
+Every INVALID packet, and every frame too malformed to be tracked, has one of these reasons. The name is the value of the metrics'
+label `reason` and what `dpdk-conntrack stats` prints; the log tells each at most once a minute, as loudly as the last column says.
+
+| reason | meaning | log |
+|---|---|---|
+";
+
+    #[test]
+    fn the_documentation_lists_every_reason() {
+        let rows = Reason::ALL.iter().map(|reason| {
+            let log = match reason.severity() {
+                Severity::Info => "info",
+                Severity::Warning => "warning",
+            };
+            format!("| `{}` | {} | {log} |\n", reason.label(), reason.explain())
+        });
+        let page = String::from(HEAD) + &rows.collect::<String>();
+        assert_eq!(page, include_str!("../../../../docs/reasons.md"), "docs/reasons.md should be:\n{page}");
+    }
+}

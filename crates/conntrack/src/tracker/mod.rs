@@ -481,7 +481,7 @@ impl Core {
         let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
         let flow = self.find(now, found.hash, &found.key, events);
         if let L4::IcmpError { inner } = &packet.l4 {
-            return self.on_icmp_error(frame, packet, inner, found.side, flow);
+            return self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
         }
         match flow {
             Some(flow) => self.on_known(now, frame, packet, found, flow, events),
@@ -642,13 +642,16 @@ impl Core {
 
     /// An ICMP error is RELATED to the flow of the packet that it quotes: it travels against that packet, and it must
     /// be addressed to that packet's sender. It neither counts nor refreshes.
+    #[allow(clippy::too_many_arguments)]
     fn on_icmp_error(
         &mut self,
+        now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
         inner: &wire::Quoted,
         quoted_side: Side,
         flow: Option<FlowIndex>,
+        events: &mut Events,
     ) -> Outcome {
         let Some(flow) = flow else {
             self.counters.icmp_error += 1;
@@ -658,7 +661,11 @@ impl Core {
             self.counters.icmp_error += 1;
             return self.invalid(frame, Reason::IcmpErrorDestination);
         }
-        let direction = self.flows.table.entry(flow).direction_of(quoted_side.other());
+        let entry = self.flows.table.entry(flow);
+        let direction = entry.direction_of(quoted_side.other());
+        // It changes nothing, but what an INVALID packet left untold is told with it.
+        let before = Flows::before(entry);
+        self.flows.tell(now, flow, before, events);
         self.classify(frame, Class::Related, Some(direction), false)
     }
 

@@ -82,6 +82,8 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
     }
     match walk(next, payload, true) {
         Walk::Transport { proto, at } => transport(ip, proto, from(payload, at), sums),
+        // The header before it is itself cut.
+        Walk::Fragment { at } if at > payload.len() => Parsed::Invalid(Reason::Ipv6Extension),
         Walk::Fragment { at } => fragment(ip, payload, at, sums),
         Walk::Broken => Parsed::Invalid(Reason::Ipv6Extension),
     }
@@ -89,8 +91,9 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
 
 /// The fragment whose fragment header stands at `at`.
 fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
-    let Some((&head, piece)) = payload.get(at..).and_then(|rest| rest.split_first_chunk::<8>()) else {
-        return Parsed::Malformed(Reason::FragmentMalformed);
+    let rest = from(payload, at);
+    let Some((&head, piece)) = rest.split_first_chunk::<8>() else {
+        return cut_fragment(ip, rest, sums);
     };
     let [next, _, place0, place1, id @ ..] = head;
     let place = be16([place0, place1]);
@@ -115,6 +118,20 @@ fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
         payload: piece,
         header_bytes: 40 + at as u32,
     })
+}
+
+/// A packet that ends inside its fragment header. The kernel reads no more of it than it needs at each point: a first
+/// piece (the place is there, and is 0) is one whose transport header is cut; without any payload it may be a
+/// jumbogram, which is never cut in pieces.
+#[cold]
+fn cut_fragment(ip: Ip, rest: &[u8], sums: Sums) -> Parsed<'_> {
+    match *rest {
+        _ if ip.ip_bytes == 40 => Parsed::Invalid(Reason::Ipv6Extension),
+        [next, _, place0, place1, ..] if be16([place0, place1]) & !7 == 0 && !is_extension(next) => {
+            transport(ip, next, &[], sums)
+        }
+        _ => Parsed::Malformed(Reason::FragmentMalformed),
+    }
 }
 
 /// Whether a first fragment ends inside its transport header. A broken chain is not called short: such a piece is
@@ -177,9 +194,11 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
         };
         let bytes = match next {
             next_header::NONE => return Walk::Broken,
-            next_header::FRAGMENT => match rest.first_chunk::<8>() {
-                Some(&[_, _, place0, place1, ..]) if be16([place0, place1]) & !7 == 0 => 8,
-                _ => return Walk::Fragment { at },
+            // The kernel reads no further than the place; the rest may be cut.
+            next_header::FRAGMENT => match rest.first_chunk::<4>() {
+                Some(&[_, _, place0, place1]) if be16([place0, place1]) & !7 == 0 => 8,
+                Some(_) => return Walk::Fragment { at },
+                None => return Walk::Broken,
             },
             next_header::AUTHENTICATION => (usize::from(len) + 2) * 4,
             _ => (usize::from(len) + 1) * 8,

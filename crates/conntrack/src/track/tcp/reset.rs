@@ -60,14 +60,15 @@ pub(super) fn judge(
         keep_state = true;
     }
 
-    let answers_ignored = (head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn)
-        || (!assured && noted.index() == Index::Ack);
+    let from_other_side = noted.direction() != from;
+    let answers_ignored =
+        (head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn && from_other_side)
+            || (!assured && noted.index() == Index::Ack);
     let answers_challenge = old == TcpState::SynSent
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply
         && segment.seq == vars.last_ack;
-    let from_other_side = noted.direction() != from;
-    let accept = (answers_ignored && from_other_side && segment.ack == vars.last_end) || answers_challenge;
+    let accept = (answers_ignored && segment.ack == vars.last_end) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,
