@@ -43,6 +43,9 @@ pub struct Player {
     max_flows: u32,
 }
 
+/// More flows than any scenario makes.
+pub const SCENARIO_FLOWS: u32 = 1024;
+
 impl Player {
     /// Takes all the memory that scenarios of at most `max_flows` flows need; it is cleared for each.
     pub fn new(max_flows: u32) -> Self {
