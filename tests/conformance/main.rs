@@ -13,15 +13,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agreement::corpus::{self, Scenario};
-use agreement::play::Player;
+use agreement::play::{Player, SCENARIO_FLOWS};
 use agreement::rules::Rule;
 use agreement::{replay, report};
 
 /// Lines that go to a thread at once.
 const BATCH_LINES: usize = 64;
 const SHOW_DEFAULT: usize = 5;
-/// More flows than any scenario makes.
-const MAX_FLOWS: u32 = 1024;
 
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
@@ -165,7 +163,7 @@ fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, Stri
 
 fn play_batches(batches: &Mutex<Receiver<Batch>>, files: &[PathBuf], folder: &Path, only: &str) -> Totals {
     let mut totals = Totals::default();
-    let mut player = Player::new(MAX_FLOWS);
+    let mut player = Player::new(SCENARIO_FLOWS);
     loop {
         let next = batches.lock().expect("no thread panics while it waits").recv();
         let Ok((file, lines)) = next else { return totals };

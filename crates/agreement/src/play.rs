@@ -42,6 +42,9 @@ pub struct Player {
     max_flows: u32,
 }
 
+/// More flows than any scenario makes.
+pub const SCENARIO_FLOWS: u32 = 1024;
+
 /// Tells one flow from every other, and from its later incarnations.
 type Identity = (u32, Tuple, u16);
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use agreement::corpus::{self, Scenario};
-use agreement::play::Player;
+use agreement::play::{Player, SCENARIO_FLOWS};
 use agreement::replay;
 use conntrack::fault::{Fault, plant};
 // What the dialogues, which live beside the tracker, know as their own crate's.
@@ -31,7 +31,7 @@ enum Catch {
 fn every_planted_fault_is_caught() {
     let started = Instant::now();
     let scenarios = recorded();
-    let mut player = Player::new();
+    let mut player = Player::new(SCENARIO_FLOWS);
     plant(None);
     assert_eq!(first_disagreement(&mut player, &scenarios), None, "with every rule in place");
     assert_eq!(first_failed_dialogue(None), None, "with every rule in place");
@@ -71,7 +71,7 @@ fn catch(player: &mut Player, scenarios: &[Scenario], fault: Fault) -> Option<Ca
         Ok(Some(name)) => Some(Catch::Recorded(name)),
         Ok(None) => first_failed_dialogue(Some(fault)).map(Catch::Dialogue),
         Err(_) => {
-            *player = Player::new();
+            *player = Player::new(SCENARIO_FLOWS);
             Some(Catch::Recorded("panics".into()))
         }
     }
