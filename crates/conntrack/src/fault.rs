@@ -14,6 +14,7 @@ macro_rules! faults {
         #[repr(u16)]
         pub enum Fault { $(#[doc = $doc] $variant,)* }
 
+        #[cfg(feature = "planted-faults")]
         impl Fault {
             /// Every fault, in order.
             pub const ALL: &'static [Fault] = &[$(Fault::$variant,)*];
