@@ -18,6 +18,7 @@ use crate::control::schema::{Info, PortInfo, PortStats};
 use crate::control::{self, Appliance, ControlError};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports};
 use crate::memory::{Mapping, MemoryError, Pages};
+use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, held_frames};
@@ -32,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Why the appliance does not run, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    #[error("{}", sentences(.0))]
+    Host(Vec<Finding>),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
@@ -59,7 +62,13 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let http = doors.http_addr();
     let cores = Cores::choose(config)?;
     let specs = port_specs(config)?;
-    let plan = Plan::new(&specs, WORKERS, u32::from(WORKERS) * held_frames(config.table.max_datagrams));
+    let plan = plan(config, &specs);
+    let findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
+    // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
+    let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
+    if !believed && preflight::worst(&findings) == Status::Fail {
+        return Err(RunError::Host(findings));
+    }
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan, extra_eal), log::from_dpdk)?;
     let Ports { ports, workers: queues, pool: _ } = Ports::open(eal.handle(), &specs, WORKERS, &plan)?;
 
@@ -83,7 +92,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         ends.push(end);
         pages = on;
     }
-    report::print(config, &cores, &ports, pages, http);
+    report::print(config, &cores, &findings, &ports, pages, http);
 
     let stoppers: Vec<_> = ends.iter().map(ControlEnd::stopper).collect();
     let mut running = Vec::new();
@@ -99,6 +108,40 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         worker.join()?;
     }
     served
+}
+
+/// Looks at the host as [`run`] would, and starts nothing.
+pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
+    let cores = Cores::choose(config)?;
+    let specs = port_specs(config)?;
+    let plan = plan(config, &specs);
+    Ok(preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?))
+}
+
+/// What must be mended, a line each.
+fn sentences(findings: &[Finding]) -> String {
+    let failed = findings.iter().filter(|finding| finding.status == Status::Fail);
+    failed.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect::<Vec<_>>().join("\n")
+}
+
+fn plan(config: &Config, specs: &[PortSpec]) -> Plan {
+    Plan::new(specs, WORKERS, u32::from(WORKERS) * held_frames(config.table.max_datagrams))
+}
+
+fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Result<Needs, RunError> {
+    let table = Tracker::memory_bytes(&limits(config, [0; 4])).map_err(RunError::Table)?;
+    Ok(Needs {
+        hugepages: config.eal.hugepages,
+        dpdk_mib: config.eal.memory_mib.unwrap_or(plan.memory_mib),
+        table_bytes: usize::from(WORKERS) * table,
+        devices: specs.iter().map(|spec| (spec.name.clone(), spec.device.clone())).collect(),
+        worker_cpus: vec![cores.worker],
+        control_cpus: cores.control.clone(),
+    })
+}
+
+fn limits(config: &Config, hash_key: [u64; 4]) -> Limits {
+    Limits { max_entries: config.table.max_entries, max_datagrams: config.table.max_datagrams, hash_key }
 }
 
 /// Answers operators until a signal comes, or a worker ends.
@@ -185,8 +228,7 @@ fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
     for (word, bytes) in hash_key.iter_mut().zip(key.as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
-    let limits =
-        Limits { max_entries: config.table.max_entries, max_datagrams: config.table.max_datagrams, hash_key };
+    let limits = limits(config, hash_key);
     let policy = match config.mode {
         Mode::Mirror => Policy::ACCEPT_ALL,
         Mode::Inline => {
@@ -228,7 +270,7 @@ fn port_stats(port: &OpenPort) -> PortStats {
     let stats = port.stats();
     PortStats {
         name: port.spec().name.clone(),
-        up: port.link().up,
+        up: port.link_up(),
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
         rx_missed: stats.rx_missed,

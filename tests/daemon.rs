@@ -17,6 +17,10 @@ const NULLS: [(&str, &str, Option<&str>); 2] =
 
 /// Ports that read what `inside` and `outside` hold and write what leaves.
 fn captures(inside: &[Vec<u8>], outside: &[Vec<u8>]) -> Daemon {
+    captures_with(inside, outside, "")
+}
+
+fn captures_with(inside: &[Vec<u8>], outside: &[Vec<u8>], more: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap().to_owned();
     write_pcap(&folder.path().join("inside.pcap"), inside);
@@ -37,7 +41,8 @@ peer = "in"
 hugepages = false
 [control]
 socket = "{dir}/control.sock"
-http = ""
+http = "off"
+{more}
 "#
     );
     std::fs::write(folder.path().join("config.toml"), text).unwrap();
@@ -139,18 +144,25 @@ fn operators_ask_and_change_over_the_socket() {
     let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "tcp.established").unwrap();
     assert_eq!(row["seconds"], 30);
 
-    let long = format!("\"{}\"", "x".repeat(100_000));
     for (method, path, body, status) in [
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.nonsense","value":"1h"}"#, 400),
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"soon"}"#, 400),
-        ("PUT", "/v1/timeouts", r#"{"name":"tcp.established"}"#, 422),
+        ("PUT", "/v1/timeouts", r#"{"name":"tcp.established"}"#, 400),
         ("PUT", "/v1/timeouts", "{", 400),
-        ("PUT", "/v1/timeouts", &long, 413),
         ("GET", "/v1/nothing", "", 404),
         ("DELETE", "/v1/flows", "", 405),
     ] {
         assert_eq!(ask(method, path, body).0, status, "{method} {path}");
     }
+    // Only announced: a body that long is refused before it is read.
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let head = "PUT /v1/timeouts HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 413"), "{line}");
+
     assert_eq!(ask("POST", "/v1/flush", "").1, r#"{"flows":0}"#);
     assert_eq!(daemon.stop(), Some(0));
     assert!(!daemon.socket().exists(), "an orderly stop takes the socket's file away");
@@ -158,15 +170,39 @@ fn operators_ask_and_change_over_the_socket() {
 
 #[test]
 fn events_reach_a_reader_from_the_moment_that_it_is_told_so() {
-    let daemon =
-        Daemon::start(&[("net_null0", "inside", Some("p1")), ("net_null1", "outside", Some("p0"))], "");
-    // The null driver's frames are not IP; the flush below has nothing to end, so the stream stays quiet but open.
+    let daemon = captures(&[udp(1, 2, 1000, 53), udp(1, 2, 1001, 53)], &[]);
+    daemon.wait("/v1/stats", |stats| stats["entries"] == 2);
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(stream, "GET /v1/events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut reader = BufReader::new(&stream);
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).unwrap();
+    reader.read_line(&mut line).unwrap();
     assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+    assert_eq!(request(&daemon.socket(), "POST", "/v1/flush", "").unwrap().1, r#"{"flows":2}"#);
+    let events: Vec<serde_json::Value> = reader
+        .lines()
+        .filter_map(|line| serde_json::from_str(&line.unwrap()).ok())
+        .filter(|json: &serde_json::Value| json.is_object())
+        .take(2)
+        .collect();
+    for (event, port) in events.iter().zip([1000, 1001]) {
+        assert_eq!((&event["event"], &event["reason"]), (&"destroy".into(), &"admin".into()), "{event}");
+        assert_eq!(event["flow"]["original"]["sport"], port, "{event}");
+    }
+    daemon.wait("/v1/stats", |stats| stats["entries"] == 0);
+}
+
+#[test]
+fn a_full_table_refuses_counts_and_says_so_once() {
+    let frames: Vec<_> = (1..=150).map(|port| udp(1, 2, port, 53)).collect();
+    let daemon = captures_with(&frames, &[], "[table]\nmax_entries = 100\non_full = \"drop_new\"\n");
+    let stats = daemon.wait("/v1/stats", |stats| stats["workers"][0]["rx_packets"] == 150);
+    assert_eq!((&stats["entries"], &stats["workers"][0]["dropped"]["table_full"]), (&100.into(), &50.into()));
+    std::thread::sleep(Duration::from_millis(2_500));
+    let log = daemon.log();
+    assert_eq!(log.matches("table 95 % full").count(), 1, "{log}");
+    assert_eq!(log.matches("new flows were refused").count(), 1, "{log}");
 }
 
 #[test]

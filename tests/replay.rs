@@ -144,7 +144,11 @@ fn events_are_told_in_order_and_ends_at_their_second() {
     );
     let ended: f64 = told[2][1..18].parse().unwrap();
     assert!((1_700_000_031.12..1_700_000_032.2).contains(&ended), "{}", told[2]);
-    assert!(told[3].contains("[NEW] udp      17 30") && told[3].starts_with("[1700003600.123000]"), "{}", told[3]);
+    assert!(
+        told[3].contains("[NEW] udp      17 30") && told[3].starts_with("[1700003600.123000]"),
+        "{}",
+        told[3]
+    );
     assert!(told[4].starts_with("udp      17 30 "), "then the table: {}", told[4]);
     assert_eq!(told.len(), 5);
 }
@@ -161,7 +165,8 @@ fn json_holds_every_flow() {
     let empty = capture("empty.pcap", &[]);
     assert_eq!(lines(&empty, &["-o", "json"]), ["[]"]);
     for line in lines(&file, &["-o", "jsonl", "--events"]) {
-        let _: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let _: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }
 }
 
@@ -237,9 +242,15 @@ fn a_capture_that_was_cut_off_shows_what_it_has_and_fails() {
 
 #[test]
 fn clients_without_an_appliance_say_so_with_their_own_code() {
-    for words in
-        [&["list"][..], &["events"], &["stats"], &["count"], &["flush"], &["timeout", "list"], &["timeout", "set", "icmp", "5"]]
-    {
+    for words in [
+        &["list"][..],
+        &["events"],
+        &["stats"],
+        &["count"],
+        &["flush"],
+        &["timeout", "list"],
+        &["timeout", "set", "icmp", "5"],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"))
             .args(words)
             .args(["--socket", "/nonexistent/control.sock"])

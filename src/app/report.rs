@@ -12,16 +12,18 @@ use super::{Cores, mode, profile, role};
 use crate::config::{Config, Idle};
 use crate::driver::dpdk::OpenPort;
 use crate::memory::Pages;
+use crate::preflight::Finding;
 
 /// Everything up to the workers' start.
 pub(super) fn print(
     config: &Config,
     cores: &Cores,
+    findings: &[Finding],
     ports: &[OpenPort],
     pages: Pages,
     http: Option<SocketAddr>,
 ) {
-    say(&text(config, cores, ports, pages, http));
+    say(&text(config, cores, findings, ports, pages, http));
 }
 
 /// The last line: packets flow.
@@ -37,6 +39,7 @@ fn say(text: &str) {
 fn text(
     config: &Config,
     cores: &Cores,
+    findings: &[Finding],
     ports: &[OpenPort],
     pages: Pages,
     http: Option<SocketAddr>,
@@ -61,6 +64,9 @@ fn text(
             out,
             "  warn     the worker polls on the core that control needs: set `worker.idle = \"sleep\"`, or give more cores"
         );
+    }
+    for Finding { what, status, sentence } in findings {
+        let _ = writeln!(out, "  {status:<8} {what}: {sentence}");
     }
     let entries = config.table.max_entries;
     let mib = (u64::from(entries) * size_of::<Entry>() as u64) >> 20;

@@ -1,12 +1,15 @@
 //! `run` and `doctor`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing::level_filters::LevelFilter;
 
 use super::{ConfigFile, Done, Failure};
 use crate::app;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::preflight::Status;
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
@@ -28,12 +31,22 @@ impl Run {
         if self.check {
             return Ok(());
         }
-        log::init(tracing::level_filters::LevelFilter::INFO);
+        log::init(LevelFilter::INFO);
         app::run(&config, &self.eal).map_err(|error| Failure::Failed(error.to_string()))
     }
 }
 
 pub(super) fn doctor(file: &ConfigFile) -> Done {
-    let _config = file.load()?;
-    Ok(())
+    let config = file.load()?;
+    let findings = app::doctor(&config).map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:<4}  configuration: {} can be used", Status::Ok, file.config.display())?;
+    for finding in &findings {
+        writeln!(out, "{finding}")?;
+    }
+    match findings.iter().filter(|finding| finding.status == Status::Fail).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Failed("1 check failed: mend it as said above".to_owned())),
+        failed => Err(Failure::Failed(format!("{failed} checks failed: mend them as said above"))),
+    }
 }

@@ -3,14 +3,14 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::extract::{Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
+use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +25,9 @@ use crate::telemetry::prometheus;
 
 /// The longest request body.
 const BODY_BYTES: usize = 64 << 10;
+
+/// How long a client may take for its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Flows that a worker copies out for one question; some 0.6 MB.
 const PAGE_FLOWS: usize = 4096;
@@ -49,17 +52,12 @@ pub(super) fn operators(state: Arc<State>) -> Router {
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
         .fallback(nothing_here)
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(state)
 }
 
 /// What anybody who reaches the TCP port may ask.
 pub(super) fn metrics_only(state: Arc<State>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .fallback(nothing_here)
-        .layer(DefaultBodyLimit::max(0))
-        .with_state(state)
+    Router::new().route("/metrics", get(metrics)).fallback(nothing_here).with_state(state)
 }
 
 async fn nothing_here() -> Response {
@@ -180,13 +178,32 @@ async fn timeouts(Shared(state): Shared<Arc<State>>) -> Response {
     Json(rows).into_response()
 }
 
-async fn set_timeout(
-    Shared(state): Shared<Arc<State>>,
-    body: Result<Json<SetTimeout>, JsonRejection>,
-) -> Response {
-    let Json(asked) = match body {
+/// A request's body as JSON, within [`BODY_BYTES`] and [`BODY_TIMEOUT`].
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+    let body = request.into_body();
+    let too_long =
+        || problem(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES} bytes"));
+    // What is announced as too long is refused before it is read.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(too_long());
+    }
+    let bytes = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => return Err(too_long()),
+        Err(_) => {
+            return Err(problem(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not come in time: send it at once",
+            ));
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| problem(StatusCode::BAD_REQUEST, error))
+}
+
+async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetTimeout = match body(request).await {
         Ok(asked) => asked,
-        Err(error) => return problem(error.status(), error.body_text()),
+        Err(refused) => return refused,
     };
     let (key, value) = match names::parse_setting(&asked.name, &asked.value) {
         Ok(setting) => setting,

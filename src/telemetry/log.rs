@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use conntrack::track::reason::{Reason, Severity};
 use tracing::level_filters::LevelFilter;
 
 use crate::control::schema::{Stats, WorkerStats};
@@ -92,6 +93,8 @@ pub struct Watchman {
     untracked: Growing,
     tx_full: Growing,
     held_full: Growing,
+    /// By [`Reason`].
+    invalid: Vec<Growing>,
     silent: Vec<bool>,
 }
 
@@ -119,10 +122,30 @@ impl Watchman {
             tracing::warn!(flows, entries, limit, "table full: packets of new flows passed untracked");
         }
         if let Some(frames) = self.tx_full.grew(sum(|worker| worker.tx_full), now) {
-            tracing::warn!(frames, "frames were lost: the port that they leave by does not keep up");
+            // A link that is down takes nothing; that is not a port too slow for its peer.
+            match stats.ports.iter().find(|port| port.up == Some(false)) {
+                Some(port) => {
+                    tracing::warn!(frames, port = port.name, "frames were lost: the port's link is down")
+                }
+                None => tracing::warn!(
+                    frames,
+                    "frames were lost: the port that they leave by is down, or slower than what comes"
+                ),
+            }
         }
         if let Some(frames) = self.held_full.grew(sum(|worker| worker.held_full), now) {
             tracing::warn!(frames, "fragments were lost: more wait for their datagram than may be held");
+        }
+        self.invalid.resize_with(Reason::ALL.len(), Growing::default);
+        for (reason, growing) in Reason::ALL.iter().zip(&mut self.invalid) {
+            let label = reason.label();
+            let packets = stats.workers.iter();
+            let packets = packets.map(|of| counted(&of.invalid, label) + counted(&of.malformed, label)).sum();
+            let Some(packets) = growing.grew(packets, now) else { continue };
+            match reason.severity() {
+                Severity::Warning => tracing::warn!(packets, reason = label, "INVALID: {}", reason.explain()),
+                Severity::Info => tracing::info!(packets, reason = label, "INVALID: {}", reason.explain()),
+            }
         }
         self.silent.resize(stats.workers.len(), false);
         for (was_silent, worker) in self.silent.iter_mut().zip(&stats.workers) {

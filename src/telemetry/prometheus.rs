@@ -14,6 +14,12 @@ use crate::control::schema::{Info, PortStats, Stats, WorkerStats};
 /// What [`text`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// A number of each port.
+type OfPort = fn(&PortStats) -> u64;
+
+/// A number of each worker under a label's value.
+type OfWorker = (&'static str, fn(&WorkerStats) -> u64);
+
 /// One series' labels.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -248,7 +254,7 @@ fn workers(page: &mut Page, stats: &Stats) {
         "Frames lost as they came in: too long, or described by the driver in a way that contradicts itself.",
         one(|w| w.rx_refused as f64),
     );
-    let two = |label: &'static str, values: [(&'static str, fn(&WorkerStats) -> u64); 2]| {
+    let two = |label: &'static str, values: [OfWorker; 2]| {
         each().flat_map(move |(name, w)| {
             values.map(|(value, of)| (vec![("worker", name), (label, value)], of(w) as f64))
         })
@@ -302,12 +308,14 @@ fn histogram(worker: &WorkerStats) -> Histogram {
 }
 
 fn ports(page: &mut Page, info: &Info, stats: &Stats) {
-    let one = |of: fn(&PortStats) -> u64| {
+    let one = |of: OfPort| {
         stats.ports.iter().map(move |port| (vec![("port", port.name.as_str())], of(port) as f64))
     };
-    page.gauge("conntrack_port_up", "Whether the port's link is up.", one(|port| u64::from(port.up)));
+    let links = stats.ports.iter().filter_map(|port| Some((vec![("port", port.name.as_str())], port.up?)));
+    let links = links.map(|(labels, up)| (labels, f64::from(u8::from(up))));
+    page.gauge("conntrack_port_up", "Whether the port's link is up; absent where that can't be seen.", links);
     for (name, help, of) in [
-        ("receive_packets", "Packets received.", (|port| port.rx_packets) as fn(&PortStats) -> u64),
+        ("receive_packets", "Packets received.", (|port| port.rx_packets) as OfPort),
         ("receive_bytes", "Bytes received.", |port| port.rx_bytes),
         ("receive_missed", "Packets lost because the receive queue was full.", |port| port.rx_missed),
         ("receive_errors", "Packets received with an error.", |port| port.rx_errors),

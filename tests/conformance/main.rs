@@ -5,12 +5,11 @@
 //! `CONFORMANCE_CORPUS=DIR` reads another folder than `tests/conformance/corpus`; `CONFORMANCE_ONLY=PREFIX` plays only
 //! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5.
 
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agreement::corpus::{self, Scenario};
@@ -21,6 +20,8 @@ use agreement::{replay, report};
 /// Lines that go to a thread at once.
 const BATCH_LINES: usize = 64;
 const SHOW_DEFAULT: usize = 5;
+/// More flows than any scenario makes.
+const MAX_FLOWS: u32 = 1024;
 
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
@@ -125,10 +126,16 @@ fn run() -> Result<bool, String> {
 fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (send, receive) = sync_channel::<Batch>(2 * threads);
-    let receive = Mutex::new(receive);
+    // The threads alone hold the receiving end, so that reading stops when all of them have panicked.
+    let receive = Arc::new(Mutex::new(receive));
     std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| play_batches(&receive, files, folder, only))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                let receive = Arc::clone(&receive);
+                scope.spawn(move || play_batches(&receive, files, folder, only))
+            })
+            .collect();
+        drop(receive);
         let mut reading = Ok(());
         for (index, path) in files.iter().enumerate() {
             let mut batch = Vec::with_capacity(BATCH_LINES);
@@ -158,7 +165,7 @@ fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, Stri
 
 fn play_batches(batches: &Mutex<Receiver<Batch>>, files: &[PathBuf], folder: &Path, only: &str) -> Totals {
     let mut totals = Totals::default();
-    let mut player = Player::new();
+    let mut player = Player::new(MAX_FLOWS);
     loop {
         let next = batches.lock().expect("no thread panics while it waits").recv();
         let Ok((file, lines)) = next else { return totals };

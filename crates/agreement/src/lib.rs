@@ -4,9 +4,13 @@
 //!
 //! What was recorded is read by [`corpus`], played by [`replay`] under the written [`rules`], and told by [`report`].
 
+pub mod allowed;
 pub mod compare;
 pub mod corpus;
+pub mod duel;
+pub mod kernel;
 pub mod play;
+pub mod program;
 pub mod replay;
 pub mod report;
 pub mod rules;

@@ -17,11 +17,7 @@ use conntrack::wire::{Checksum, Link};
 use crate::settings::KernelSettings;
 use crate::shown::{self, Entry, Event, EventKind, Shown, Tcp};
 
-/// More flows than any scenario makes; the table's memory is cleared for each.
-const MAX_FLOWS: u32 = 1024;
 const MAX_DATAGRAMS: u16 = 64;
-/// One packet makes at most a few events, and a clock that jumps ends every flow.
-const MAX_EVENTS: usize = 4 * MAX_FLOWS as usize;
 
 /// What becomes of a packet behind the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,24 +39,27 @@ pub struct Player {
     created: u32,
     announced: bool,
     reason: Option<&'static str>,
+    max_flows: u32,
 }
 
 /// Tells one flow from every other, and from its later incarnations.
 type Identity = (u32, Tuple, u16);
 
 impl Player {
-    /// Takes all the memory that scenarios will need.
-    pub fn new() -> Self {
-        let need = Tracker::memory_bytes(&limits()).expect("the limits are constants");
+    /// Takes all the memory that scenarios of at most `max_flows` flows need; it is cleared for each.
+    pub fn new(max_flows: u32) -> Self {
+        let need = Tracker::memory_bytes(&limits(max_flows)).expect("the callers' limits are constants");
         Self {
             region: Region::zeroed(need),
             tracker: None,
-            events: Events::with_capacity(MAX_EVENTS),
-            views: Vec::with_capacity(MAX_FLOWS as usize),
+            // One packet makes a few events, and a clock that jumps ends every flow.
+            events: Events::with_capacity(4 * max_flows as usize),
+            views: Vec::with_capacity(max_flows as usize),
             live: Vec::new(),
             created: 0,
             announced: true,
             reason: None,
+            max_flows,
         }
     }
 
@@ -71,7 +70,8 @@ impl Player {
         // SAFETY: the region is zeroed, aligned to 128 bytes and this player's own; it outlives the tracker,
         // which is dropped before the region is cleared or freed, and there is only one tracker at a time.
         let memory = unsafe { Memory::mapped(self.region.base, self.region.layout.size()) };
-        let tracker = Tracker::new(limits(), settings.tracker, policy(), OnFull::DropNew, memory);
+        let tracker =
+            Tracker::new(limits(self.max_flows), settings.tracker, policy(), OnFull::DropNew, memory);
         self.tracker = Some(tracker.expect("the memory is as large as the limits need"));
         self.events.clear();
         self.events.set_enabled(settings.events);
@@ -137,7 +137,7 @@ impl Player {
         let (tracker, events) = (self.tracker.as_mut().expect("`start` comes first"), &mut self.events);
         // The clock may have jumped over days: each turn moves the wheel, and the number of turns has an end.
         for _ in 0..1_000_000 {
-            if !tracker.on_tick(now, ExpireBudget { flows: 4 * MAX_FLOWS }, events).more {
+            if !tracker.on_tick(now, ExpireBudget { flows: 4 * self.max_flows }, events).more {
                 return;
             }
         }
@@ -170,6 +170,12 @@ impl Player {
             });
         }
         self.events.clear();
+        self.entries_at(now, out);
+    }
+
+    /// Shows the entries as they stand at `now`, without moving the clock.
+    pub fn entries_at(&mut self, now: Tick, out: &mut Shown) {
+        out.entries.clear();
         // Who announces nothing is also shown nothing: entries are found by their announcement.
         if !self.announced {
             return;
@@ -186,15 +192,9 @@ impl Player {
     }
 }
 
-impl Default for Player {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-fn limits() -> Limits {
+fn limits(max_flows: u32) -> Limits {
     Limits {
-        max_entries: MAX_FLOWS,
+        max_entries: max_flows,
         max_datagrams: MAX_DATAGRAMS,
         hash_key: [
             0x243f_6a88_85a3_08d3,

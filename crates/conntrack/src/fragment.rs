@@ -55,8 +55,15 @@ const PAGES_PER_DATAGRAM: usize = (LENGTH_MAX as usize).div_ceil(PAGE_BYTES);
 /// Pages for each slot, on average: 4 KiB a datagram, as many as the kernel's 4 MiB give 1024 of them.
 const PAGES_PER_SLOT: usize = 2;
 
-/// Frames held for each slot, on average. Drivers size their buffers by [`Fragments::frames_max`].
-const FRAMES_PER_SLOT: usize = 8;
+/// Frames held for each slot, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB has three. The
+/// oldest datagrams make room when most are longer.
+const FRAMES_PER_SLOT: usize = 4;
+
+/// The most frames held for datagrams that wait, of at most `max_datagrams`; whoever holds them needs room for so many.
+pub const fn frames_max(max_datagrams: u16) -> usize {
+    let frames = max_datagrams as usize * FRAMES_PER_SLOT;
+    if frames < RUNS_MAX { RUNS_MAX } else { frames }
+}
 
 /// Runs of one datagram: pieces that came out of order. A datagram of 65535 bytes is 119 pieces on the smallest IPv4
 /// path that every host must serve (576 bytes); one cut smaller and shuffled more is discarded.
@@ -188,7 +195,7 @@ impl Fragments {
     /// The most frames held for datagrams that wait. Those of discarded datagrams come on top until they are taken: at
     /// most as many as fragments were added since.
     pub fn frames_max(&self) -> usize {
-        (self.slots.len() * FRAMES_PER_SLOT).max(RUNS_MAX)
+        frames_max(self.slots.len() as u16)
     }
 
     /// Datagrams that wait for more.

@@ -31,7 +31,11 @@ const HARMLESS: &[&str] = &[
     "No available 1048576 kB hugepages reported",
     // net_tap asks for a queue discipline that it does without.
     "failed to create multiq qdisc",
+    "Could not add multiq qdisc",
+    "Specified qdisc kind is unknown",
     "Disabling rte flow support",
+    // No secondary process runs, so none can be told.
+    "Failed to send start req to secondary",
     // Said for each port without link interrupts.
     "mount hugetlbfs",
 ];

@@ -34,7 +34,7 @@ reasons! {
     IpTruncated "ip_truncated" Warning "The frame ends inside the IP header, or before the length that the header states.";
     IpHeader "ip_header" Warning "The IP version or header length is impossible.";
     IpChecksum "ip_checksum" Warning "The IPv4 header checksum is wrong.";
-    Ipv6Extension "ipv6_extension" Warning "The chain of IPv6 extension headers is broken, ends without a transport header, or is too long.";
+    Ipv6Extension "ipv6_extension" Warning "The chain of IPv6 extension headers is broken, or ends without a transport header.";
     FragmentMalformed "fragment_malformed" Warning "The fragment's length or place is impossible, or its first piece lacks the transport header.";
     L4Truncated "l4_truncated" Warning "The packet ends inside its transport header.";
     L4Length "l4_length" Warning "The transport header states a length that the packet does not have.";
@@ -57,4 +57,34 @@ reasons! {
     SctpState "sctp_state" Info "The SCTP chunk does not fit the association's state.";
     GreVersion "gre_version" Warning "GRE version 1 that does not carry PPP.";
     ProtocolFamily "protocol_family" Warning "A protocol of the other address family: ICMP over IPv6 or ICMPv6 over IPv4.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::String;
+
+    const HEAD: &str = "\
+# Why a packet is INVALID
+
+Every INVALID packet, and every frame too malformed to be tracked, has one of these reasons. The name is the value of the metrics'
+label `reason` and what `dpdk-conntrack stats` prints; the log tells each at most once a minute, as loudly as the last column says.
+
+| reason | meaning | log |
+|---|---|---|
+";
+
+    #[test]
+    fn the_documentation_lists_every_reason() {
+        let rows = Reason::ALL.iter().map(|reason| {
+            let log = match reason.severity() {
+                Severity::Info => "info",
+                Severity::Warning => "warning",
+            };
+            format!("| `{}` | {} | {log} |\n", reason.label(), reason.explain())
+        });
+        let page = String::from(HEAD) + &rows.collect::<String>();
+        assert_eq!(page, include_str!("../../../../docs/reasons.md"), "docs/reasons.md should be:\n{page}");
+    }
 }

@@ -126,6 +126,11 @@ pub const BURST: usize = 64;
 /// stop the packets.
 pub const PAGE_SLOTS: u32 = 1024;
 
+/// The longest step of the clock that is taken at once: a flow on the longest timeout that is due at its start is
+/// still seen to be due at its end.
+const STEP: Ticks = Ticks::from_secs(8 * 86_400);
+const _: () = assert!(STEP.0 + Ticks::MAX.0 < i32::MAX as u32);
+
 /// The most flows a tracker holds.
 pub const MAX_ENTRIES: u32 = 100_000_000;
 
@@ -135,6 +140,8 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
+    /// The latest moment heard of.
+    last: Tick,
 }
 
 /// Everything that a packet meets once it is whole.
@@ -189,6 +196,7 @@ impl Tracker {
             core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
+            last: Tick(0),
         })
     }
 
@@ -200,6 +208,7 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
+        self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
             self.on_chunk(now, frames, outcomes, events);
         }
@@ -214,6 +223,31 @@ impl Tracker {
         self.core.fetch(&burst[..frames.len()]);
         for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
             *outcome = self.on_frame(now, frame, work, events);
+        }
+    }
+
+    /// A deadline of 32 bits can be told from one long past for 99 days only. A clock that jumps (a capture with a gap
+    /// of years) is followed in steps short enough that every flow still meets its deadline.
+    #[inline(always)]
+    fn catch_up(&mut self, now: Tick, events: &mut Events) {
+        if now.0.saturating_sub(self.last.0) > u64::from(STEP.0) {
+            self.step_to(now, events);
+        }
+        self.last = self.last.max(now);
+    }
+
+    #[cold]
+    fn step_to(&mut self, now: Tick, events: &mut Events) {
+        let mut due = [FlowIndex(0); BURST];
+        while !self.is_empty() && now.0 - self.last.0 > u64::from(STEP.0) {
+            self.last = self.last.after(STEP);
+            loop {
+                let taken = self.core.flows.wheel.take_due(self.last, &mut due);
+                if taken == 0 {
+                    break;
+                }
+                self.core.visit(self.last, &due[..taken], events);
+            }
         }
     }
 
@@ -260,6 +294,7 @@ impl Tracker {
 
     /// Ends flows whose time has come and moves a running sweep on, within `budget`.
     pub fn on_tick(&mut self, now: Tick, budget: ExpireBudget, events: &mut Events) -> Expired {
+        self.catch_up(now, events);
         let mut done = Expired::default();
         let mut due = [FlowIndex(0); BURST];
         while done.visited < budget.flows {
@@ -448,7 +483,7 @@ impl Core {
         let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
         let flow = self.find(now, found.hash, &found.key, events);
         if let L4::IcmpError { inner } = &packet.l4 {
-            return self.on_icmp_error(frame, packet, inner, found.side, flow);
+            return self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
         }
         match flow {
             Some(flow) => self.on_known(now, frame, packet, found, flow, events),
@@ -622,13 +657,16 @@ impl Core {
 
     /// An ICMP error is RELATED to the flow of the packet that it quotes: it travels against that packet, and it must
     /// be addressed to that packet's sender. It neither counts nor refreshes.
+    #[allow(clippy::too_many_arguments)]
     fn on_icmp_error(
         &mut self,
+        now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
         inner: &wire::Quoted,
         quoted_side: Side,
         flow: Option<FlowIndex>,
+        events: &mut Events,
     ) -> Outcome {
         let Some(flow) = flow else {
             self.counters.icmp_error += 1;
@@ -641,8 +679,12 @@ impl Core {
             self.counters.icmp_error += 1;
             return self.invalid(frame, Reason::IcmpErrorDestination);
         }
+        let entry = self.flows.table.entry(flow);
         let side = if planted(Fault::IcmpErrorDirection) { quoted_side } else { quoted_side.other() };
-        let direction = self.flows.table.entry(flow).direction_of(side);
+        let direction = entry.direction_of(side);
+        // It changes nothing, but what an INVALID packet left untold is told with it.
+        let before = Flows::before(entry);
+        self.flows.tell(now, flow, before, events);
         self.classify(frame, Class::Related, Some(direction), false)
     }
 

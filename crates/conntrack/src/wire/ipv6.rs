@@ -16,10 +16,6 @@ mod next_header {
     pub(super) const DESTINATION: u8 = 60;
 }
 
-/// More extension headers than this are refused, where the kernel would walk on: RFC 8200 section 4.1 knows of seven
-/// places for one, and a frame could hold hundreds.
-const EXTENSIONS_MAX: usize = 8;
-
 /// More hop-by-hop options than this, padding apart, are refused: the kernel's `max_hbh_opts_number`.
 const OPTIONS_MAX: usize = 8;
 
@@ -87,6 +83,8 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
     }
     match walk(next, payload, true) {
         Walk::Transport { proto, at } => transport(ip, proto, from(payload, at), sums),
+        // The header before it is itself cut.
+        Walk::Fragment { at } if at > payload.len() => Parsed::Invalid(Reason::Ipv6Extension),
         Walk::Fragment { at } => fragment(ip, payload, at, sums),
         Walk::Broken => Parsed::Invalid(Reason::Ipv6Extension),
     }
@@ -94,8 +92,9 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
 
 /// The fragment whose fragment header stands at `at`.
 fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
-    let Some((&head, piece)) = payload.get(at..).and_then(|rest| rest.split_first_chunk::<8>()) else {
-        return Parsed::Malformed(Reason::FragmentMalformed);
+    let rest = from(payload, at);
+    let Some((&head, piece)) = rest.split_first_chunk::<8>() else {
+        return cut_fragment(ip, rest, sums);
     };
     let [next, _, place0, place1, id @ ..] = head;
     let place = be16([place0, place1]);
@@ -120,6 +119,20 @@ fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
         payload: piece,
         header_bytes: 40 + at as u32,
     })
+}
+
+/// A packet that ends inside its fragment header. The kernel reads no more of it than it needs at each point: a first
+/// piece (the place is there, and is 0) is one whose transport header is cut; without any payload it may be a
+/// jumbogram, which is never cut in pieces.
+#[cold]
+fn cut_fragment(ip: Ip, rest: &[u8], sums: Sums) -> Parsed<'_> {
+    match *rest {
+        _ if ip.ip_bytes == 40 => Parsed::Invalid(Reason::Ipv6Extension),
+        [next, _, place0, place1, ..] if be16([place0, place1]) & !7 == 0 && !is_extension(next) => {
+            transport(ip, next, &[], sums)
+        }
+        _ => Parsed::Malformed(Reason::FragmentMalformed),
+    }
 }
 
 /// Whether a first fragment ends inside its transport header. A broken chain is not called short: such a piece is
@@ -168,7 +181,8 @@ enum Walk {
 
 fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
     let mut at = 0;
-    for _ in 0..=EXTENSIONS_MAX {
+    // Each header takes at least eight bytes, so the packet's length bounds the walk, as it does in the kernel.
+    loop {
         if !is_extension(next) {
             return Walk::Transport { proto: next, at };
         }
@@ -181,9 +195,11 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
         };
         let bytes = match next {
             next_header::NONE => return Walk::Broken,
-            next_header::FRAGMENT => match rest.first_chunk::<8>() {
-                Some(&[_, _, place0, place1, ..]) if be16([place0, place1]) & !7 == 0 => 8,
-                _ => return Walk::Fragment { at },
+            // The kernel reads no further than the place; the rest may be cut.
+            next_header::FRAGMENT => match rest.first_chunk::<4>() {
+                Some(&[_, _, place0, place1]) if be16([place0, place1]) & !7 == 0 => 8,
+                Some(_) => return Walk::Fragment { at },
+                None => return Walk::Broken,
             },
             next_header::AUTHENTICATION => (usize::from(len) + 2) * 4,
             _ => (usize::from(len) + 1) * 8,
@@ -191,7 +207,6 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
         at += bytes;
         next = following;
     }
-    Walk::Broken
 }
 
 /// Hop-by-hop options that a router would let pass: well-formed, padded no further than to the next eight bytes,

@@ -160,7 +160,7 @@ fn ipv6_addresses_that_may_not_be_on_a_link_are_malformed() {
 }
 
 #[test]
-fn extension_headers_are_skipped_up_to_eight() {
+fn extension_headers_are_skipped_however_many() {
     let udp = &udp6(b"hello")[40..];
     let chain = |count: usize| {
         let mut payload = Vec::new();
@@ -170,13 +170,12 @@ fn extension_headers_are_skipped_up_to_eight() {
         payload.extend(udp);
         ip6(60, 64, A6, &payload)
     };
-    for count in 1..=8 {
+    for count in [1, 2, 8, 9, 20, 180] {
         let bytes = chain(count);
         let packet = packet(&bytes);
         assert!(matches!(packet.l4, L4::Udp { sport: 5000, dport: 53 }), "{count}");
         assert_eq!(packet.ip_bytes as usize, bytes.len());
     }
-    assert_eq!(invalid(&chain(9)), Reason::Ipv6Extension);
 }
 
 #[test]
@@ -202,6 +201,14 @@ fn a_broken_chain_is_invalid_and_a_bad_hop_by_hop_header_malformed() {
     assert_eq!(invalid(&ip6(60, 64, A6, &[17, 5, 0, 0, 0, 0, 0, 0])), Reason::L4Truncated);
     assert_eq!(malformed(&ip6(0, 64, A6, &[17, 5, 0, 0, 0, 0, 0, 0])), Reason::Ipv6Extension);
     assert_eq!(malformed(&ip6(44, 64, A6, &[17, 0, 0])), Reason::FragmentMalformed);
+    assert_eq!(malformed(&ip6(44, 64, A6, &[60, 0, 0, 0])), Reason::FragmentMalformed);
+    assert_eq!(malformed(&ip6(44, 64, A6, &[17, 0, 0, 8])), Reason::FragmentMalformed);
+    assert_eq!(invalid(&ip6(44, 64, A6, &[17, 0, 0, 0])), Reason::L4Truncated);
+    assert_eq!(invalid(&ip6(44, 64, A6, b"")), Reason::Ipv6Extension);
+    let cut_behind_another = [44, 0, 0, 0, 0, 0, 0, 9, 17, 0, 0, 0, 0];
+    assert_eq!(invalid(&ip6(44, 64, A6, &cut_behind_another)), Reason::L4Truncated);
+    assert_eq!(invalid(&ip6(60, 64, A6, &[44, 1, 0, 0, 0, 0, 0, 0])), Reason::Ipv6Extension);
+    assert_eq!(malformed(&ip6(60, 64, A6, &[44, 0, 0, 0, 0, 0, 0, 0])), Reason::FragmentMalformed);
     let options: [(&[u8; 6], bool); 12] = [
         (b"\x01\x04\0\0\0\0", true),
         (b"\x01\x04\0\x01\0\0", false),

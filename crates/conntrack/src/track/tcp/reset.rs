@@ -68,7 +68,8 @@ pub(super) fn judge(
         keep_state = !planted(Fault::RstNearMiss);
     }
 
-    let answers_syn = head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn;
+    let from_other_side = noted.direction() != from || planted(Fault::RstAnswersOneself);
+    let answers_syn = head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn && from_other_side;
     let answers_ack = !assured && noted.index() == Index::Ack;
     let answers_ignored =
         (answers_syn && !planted(Fault::RstAnswersSyn)) || (answers_ack && !planted(Fault::RstAnswersAck));
@@ -77,9 +78,8 @@ pub(super) fn judge(
         && noted.direction() == Direction::Reply
         && segment.seq == vars.last_ack
         && !planted(Fault::RstAnswersChallenge);
-    let from_other_side = noted.direction() != from || planted(Fault::RstAnswersOneself);
     let names_it = segment.ack == vars.last_end || planted(Fault::RstAnswersAnything);
-    let accept = (answers_ignored && from_other_side && names_it) || answers_challenge;
+    let accept = (answers_ignored && names_it) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,

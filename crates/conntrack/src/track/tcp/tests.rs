@@ -1,1 +1,244 @@
+//! What holds for all numbers: the circle of sequence numbers, the state table's totality, and the window's
+//! indifference to where a connection's numbers started.
 
+use proptest::prelude::*;
+
+use super::options::{Options, highest_sack};
+use super::state::{Index, Mark, Peer, TcpState, TcpVars, after, before};
+use super::steps::{Cell, cell};
+use super::window::{Fit, check};
+use crate::key::Direction;
+use crate::track::settings::Pickup;
+use crate::wire::{Segment, tcp_flags};
+
+const BOTH: [Direction; 2] = [Direction::Original, Direction::Reply];
+
+#[test]
+fn just_half_the_circle_away_each_number_is_before_the_other() {
+    for a in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
+        let b = a.wrapping_add(1 << 31);
+        assert!(before(a, b) && before(b, a) && after(a, b) && after(b, a), "{a:#x}");
+        assert!(!before(a, a) && !after(a, a));
+    }
+}
+
+#[test]
+fn every_cell_is_answered_and_only_row_none_depends_on_the_pick_up() {
+    for state in TcpState::ALL {
+        for from in BOTH {
+            for index in Index::ALL {
+                let [any, ack, syn] =
+                    [Pickup::Any, Pickup::Ack, Pickup::Syn].map(|pickup| cell(pickup, state, from, index));
+                let place = (state, from, index);
+                assert_eq!(ack, syn, "{place:?}");
+                assert!(any == ack || state == TcpState::None, "{place:?}");
+                // Nothing leads back to NONE, but for a flow that a flagless segment opened and another continues.
+                for (pickup, cell) in [(Pickup::Any, any), (Pickup::Ack, ack)] {
+                    let flagless = pickup == Pickup::Any && state == TcpState::None && index == Index::None;
+                    assert_eq!(cell == Cell::Move(TcpState::None), flagless, "{pickup:?} {place:?}");
+                }
+                // A reset is heard in every state of a flow.
+                let close = Cell::Move(TcpState::Close);
+                assert!(index != Index::Rst || state == TcpState::None || ack == close, "{place:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_set_of_flags_has_a_column_and_every_number_a_state() {
+    for byte in 0..=u8::MAX {
+        assert!(Index::ALL.contains(&Index::of(byte)));
+        let state = TcpState::from_number(byte);
+        assert_eq!(state as u8, if byte < 10 { byte } else { 0 });
+    }
+}
+
+/// A segment and what a flow knew before it, near to each other on the circle.
+#[derive(Clone, Debug)]
+struct Case {
+    vars: TcpVars,
+    from: Direction,
+    state: TcpState,
+    seq: u32,
+    ack: u32,
+    /// Ahead of `ack`.
+    sack: u32,
+    window: u16,
+    flags: u8,
+    payload_bytes: u32,
+    be_liberal: bool,
+}
+
+impl Case {
+    fn check(&mut self) -> Fit {
+        let segment = Segment {
+            sport: 1,
+            dport: 2,
+            seq: self.seq,
+            ack: self.ack,
+            window: self.window,
+            flags: self.flags,
+            payload_bytes: self.payload_bytes,
+            options: &[3, 3, 7, 4, 2],
+        };
+        let (index, sack) = (Index::of(self.flags), self.ack.wrapping_add(self.sack));
+        check(&mut self.vars, &segment, index, self.state, self.from, sack, self.be_liberal)
+    }
+
+    /// The same, had the numbers of `side` started `by` later. What was noted came from the segment's side.
+    fn shifted(&self, side: Direction, by: u32) -> Self {
+        let mut case = self.clone();
+        let vars = &mut case.vars;
+        let own = &mut vars.peers[side.index()];
+        own.end = own.end.wrapping_add(by);
+        own.maxend = own.maxend.wrapping_add(by);
+        let other = &mut vars.peers[side.other().index()];
+        other.maxack = other.maxack.wrapping_add(by);
+        if self.from == side {
+            case.seq = case.seq.wrapping_add(by);
+            vars.last_seq = vars.last_seq.wrapping_add(by);
+            vars.last_end = vars.last_end.wrapping_add(by);
+        } else {
+            case.ack = case.ack.wrapping_add(by);
+            vars.last_ack = vars.last_ack.wrapping_add(by);
+        }
+        case
+    }
+
+    /// A reset's zeros stand for "no number", wherever the numbers started.
+    fn has_a_meaningful_zero(&self) -> bool {
+        self.flags & tcp_flags::RST != 0 && (self.seq == 0 || self.ack == 0)
+    }
+}
+
+/// Mostly near `base`, at both edges of a window, now and then anywhere.
+fn near(base: u32) -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => (-3i32..=3).prop_map(move |by| base.wrapping_add(by as u32)),
+        4 => (-70_000i32..=70_000).prop_map(move |by| base.wrapping_add(by as u32)),
+        1 => any::<u32>(),
+    ]
+}
+
+fn maxwin() -> impl Strategy<Value = u32> {
+    prop_oneof![1 => Just(0), 2 => 1u32..=4, 4 => 1u32..=1 << 17, 1 => any::<u32>()]
+}
+
+fn peer(own: u32, other: u32) -> impl Strategy<Value = Peer> {
+    (near(own), near(own), maxwin(), near(other))
+        .prop_map(|(end, maxend, maxwin, maxack)| Peer { end, maxend, maxwin, maxack })
+}
+
+prop_compose! {
+    fn vars(starts: [u32; 2], from: Direction)(
+        peers in (peer(starts[0], starts[1]), peer(starts[1], starts[0])),
+        last in (near(starts[from.index()]), near(starts[from.other().index()]), near(starts[from.index()])),
+        last_window in 0u16..4,
+        flags in any::<[u8; 2]>(),
+        scales in (0u8..=14, 0u8..=14),
+        retrans in any::<u8>(),
+        noted in 0..Index::ALL.len(),
+    ) -> TcpVars {
+        let mut vars = TcpVars::default();
+        vars.peers = [peers.0, peers.1];
+        (vars.last_seq, vars.last_ack, vars.last_end) = last;
+        (vars.last_window, vars.flags, vars.retrans) = (last_window, flags, retrans);
+        vars.set_scale(Direction::Original, scales.0);
+        vars.set_scale(Direction::Reply, scales.1);
+        vars.noted.set(Index::ALL[noted], from);
+        vars
+    }
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (any::<[u32; 2]>(), any::<bool>()).prop_flat_map(|(starts, reply)| {
+        let from = BOTH[usize::from(reply)];
+        let (own, other) = (starts[from.index()], starts[from.other().index()]);
+        let sack = prop_oneof![3 => Just(0u32), 1 => 0u32..1 << 17, 1 => any::<u32>()];
+        let window = prop_oneof![1 => 0u16..4, 1 => any::<u16>()];
+        let payload_bytes = prop_oneof![1 => 0u32..4, 1 => 0u32..=65_535];
+        let numbers = (near(own), near(other), sack, window, payload_bytes);
+        (vars(starts, from), numbers, 0..TcpState::ALL.len(), any::<u8>(), any::<bool>()).prop_map(
+            move |(vars, (seq, ack, sack, window, payload_bytes), state, flags, be_liberal)| {
+                let state = TcpState::ALL[state];
+                Case { vars, from, state, seq, ack, sack, window, flags, payload_bytes, be_liberal }
+            },
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn of_two_numbers_one_is_before_the_other(a: u32, b: u32) {
+        prop_assume!(a.wrapping_sub(b) != 1 << 31);
+        prop_assert_eq!(before(a, b), after(b, a));
+        prop_assert_eq!(usize::from(before(a, b)) + usize::from(after(a, b)), usize::from(a != b));
+    }
+
+    #[test]
+    fn where_the_circle_starts_does_not_matter(a: u32, by in near(1 << 31), shift: u32) {
+        let (b, shifted) = (a.wrapping_add(by), |number: u32| number.wrapping_add(shift));
+        prop_assert_eq!(before(a, b), before(shifted(a), shifted(b)));
+        prop_assert_eq!(after(a, b), after(shifted(a), shifted(b)));
+    }
+
+    #[test]
+    fn a_step_of_less_than_half_the_circle_leads_ahead(a: u32, by in 1u32..1 << 31) {
+        prop_assert!(before(a, a.wrapping_add(by)));
+        prop_assert!(!after(a, a.wrapping_add(by)));
+    }
+
+    /// Also that no number makes it panic: tests run with overflow checks.
+    #[test]
+    fn a_window_does_not_care_where_the_numbers_of_a_side_started(
+        case in case(), side in 0usize..2, by: u32,
+    ) {
+        let side = BOTH[side];
+        let (mut plain, mut shifted) = (case.clone(), case.shifted(side, by));
+        prop_assume!(!plain.has_a_meaningful_zero() && !shifted.has_a_meaningful_zero());
+        let said = plain.check();
+        prop_assert_eq!(said, shifted.check());
+        prop_assert_eq!(plain.shifted(side, by).vars, shifted.vars);
+    }
+
+    #[test]
+    fn a_segment_that_is_invalid_and_starts_no_side_teaches_nothing(case in case()) {
+        let mut after_it = case.clone();
+        let said = after_it.check();
+        let is_syn = case.flags & tcp_flags::SYN != 0;
+        let known = case.vars.peers[case.from.index()].maxwin != 0;
+        if matches!(said, Fit::Invalid(_)) && known && !is_syn {
+            prop_assert_eq!(after_it.vars, case.vars);
+        }
+    }
+
+    #[test]
+    fn a_liberal_side_is_never_out_of_window(case in case()) {
+        let mut case = case;
+        case.vars.flags[case.from.index()] |= Mark::LIBERAL;
+        prop_assert_eq!(case.check(), Fit::Accept);
+    }
+
+    #[test]
+    fn a_sack_block_counts_if_it_ends_beyond_the_acknowledgment(
+        noise in prop::collection::vec(Just(1u8), 0..=30), ack: u32, by in 1u32..1 << 31,
+    ) {
+        let block = |right: u32| {
+            let [a, b, c, d] = right.to_be_bytes();
+            [&noise[..], &[5, 10, 0, 0, 0, 0, a, b, c, d]].concat()
+        };
+        let (ahead, behind) = (ack.wrapping_add(by), ack.wrapping_sub(by));
+        prop_assert_eq!(highest_sack(&block(ahead), ack), ahead);
+        prop_assert_eq!(highest_sack(&block(behind), ack), ack);
+    }
+
+    #[test]
+    fn no_options_make_reading_them_fail(bytes in prop::collection::vec(prop_oneof![0u8..12, any::<u8>()], 0..=40), ack: u32) {
+        let read = Options::read(&bytes);
+        prop_assert_eq!(read.is_none(), bytes.is_empty());
+        prop_assert!(read.is_none_or(|options| options.wscale <= 14));
+        let sack = bytes.windows(2).any(|pair| matches!(pair, [5, 10 | 18 | 26 | 34]));
+        prop_assert!(sack || highest_sack(&bytes, ack) == ack);
+    }
+}

@@ -230,6 +230,12 @@ impl Dialogue {
         self
     }
 
+    /// As [`Dialogue::stall`], for longer than any timeout may be.
+    pub(super) fn stall_days(mut self, days: u64) -> Self {
+        self.now = Tick::from_millis(self.now.as_millis() + days * 86_400_000);
+        self
+    }
+
     pub(super) fn wait_secs(self, seconds: u32) -> Self {
         self.wait(Ticks::from_secs(seconds))
     }

@@ -184,6 +184,16 @@ fn a_packet_moves_the_timeout() {
 }
 
 #[test]
+fn a_clock_that_jumps_a_hundred_days_finds_no_flow_alive() {
+    for days in [6, 91, 100, 150, 198, 300, 10_000] {
+        on(TimeoutKey::TcpEstablished).stall_days(days).client(seg(ACK)).expect("ESTABLISHED", 432_000);
+        let jumped = on(TimeoutKey::TcpEstablished).stall_days(days).wait(Ticks(1));
+        assert_eq!(jumped.flows(), [], "{days} days");
+        assert!(jumped.tracker.is_empty(), "{days} days");
+    }
+}
+
+#[test]
 fn a_flow_is_over_at_its_tick_however_late_the_wheel_is() {
     use crate::event::{DestroyReason::Timeout, EventKind::*};
     let ask = udp((5000, 53), 4);
