@@ -21,6 +21,9 @@ use conntrack::{event, policy, table, tick, track, tracker, wire};
 #[path = "../../../conntrack/src/tracker/tests/mod.rs"]
 mod dialogues;
 
+/// More flows than any scenario makes.
+const MAX_FLOWS: u32 = 1024;
+
 /// Who noticed.
 enum Catch {
     Recorded(String),
@@ -31,7 +34,7 @@ enum Catch {
 fn every_planted_fault_is_caught() {
     let started = Instant::now();
     let scenarios = recorded();
-    let mut player = Player::new();
+    let mut player = Player::new(MAX_FLOWS);
     plant(None);
     assert_eq!(first_disagreement(&mut player, &scenarios), None, "with every rule in place");
     assert_eq!(first_failed_dialogue(None), None, "with every rule in place");
@@ -71,7 +74,7 @@ fn catch(player: &mut Player, scenarios: &[Scenario], fault: Fault) -> Option<Ca
         Ok(Some(name)) => Some(Catch::Recorded(name)),
         Ok(None) => first_failed_dialogue(Some(fault)).map(Catch::Dialogue),
         Err(_) => {
-            *player = Player::new();
+            *player = Player::new(MAX_FLOWS);
             Some(Catch::Recorded("panics".into()))
         }
     }
