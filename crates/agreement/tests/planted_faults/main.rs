@@ -21,6 +21,7 @@ use conntrack::{event, policy, table, tick, track, tracker, wire};
 #[path = "../../../conntrack/src/tracker/tests/mod.rs"]
 mod dialogues;
 
+
 /// Who noticed.
 enum Catch {
     Recorded(String),
