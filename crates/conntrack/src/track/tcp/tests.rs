@@ -126,8 +126,12 @@ fn maxwin() -> impl Strategy<Value = u32> {
 }
 
 fn peer(own: u32, other: u32) -> impl Strategy<Value = Peer> {
-    (near(own), near(own), maxwin(), near(other))
-        .prop_map(|(end, maxend, maxwin, maxack)| Peer { end, maxend, maxwin, maxack })
+    (near(own), near(own), maxwin(), near(other)).prop_map(|(end, maxend, maxwin, maxack)| Peer {
+        end,
+        maxend,
+        maxwin,
+        maxack,
+    })
 }
 
 prop_compose! {

@@ -186,7 +186,10 @@ fn a_packet_moves_the_timeout() {
 #[test]
 fn a_clock_that_jumps_a_hundred_days_finds_no_flow_alive() {
     for days in [6, 91, 100, 150, 198, 300, 10_000] {
-        on(TimeoutKey::TcpEstablished).jump_secs(days * 86_400).client(seg(ACK)).expect("ESTABLISHED", 432_000);
+        on(TimeoutKey::TcpEstablished)
+            .jump_secs(days * 86_400)
+            .client(seg(ACK))
+            .expect("ESTABLISHED", 432_000);
         let jumped = on(TimeoutKey::TcpEstablished).jump_secs(days * 86_400).wait(Ticks(1));
         assert_eq!(jumped.flows(), [], "{days} days");
         assert!(jumped.tracker.is_empty(), "{days} days");
