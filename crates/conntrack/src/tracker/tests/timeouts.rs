@@ -186,12 +186,41 @@ fn a_packet_moves_the_timeout() {
 #[test]
 fn a_clock_that_jumps_a_hundred_days_finds_no_flow_alive() {
     for days in [6, 91, 100, 150, 198, 300, 10_000] {
-        on(TimeoutKey::TcpEstablished)
-            .jump_secs(days * 86_400)
-            .client(seg(ACK))
-            .expect("ESTABLISHED", 432_000);
-        let jumped = on(TimeoutKey::TcpEstablished).jump_secs(days * 86_400).wait(Ticks(1));
+        on(TimeoutKey::TcpEstablished).stall_days(days).client(seg(ACK)).expect("ESTABLISHED", 432_000);
+        let jumped = on(TimeoutKey::TcpEstablished).stall_days(days).wait(Ticks(1));
         assert_eq!(jumped.flows(), [], "{days} days");
         assert!(jumped.tracker.is_empty(), "{days} days");
     }
+}
+
+#[test]
+fn a_flow_is_over_at_its_tick_however_late_the_wheel_is() {
+    use crate::event::{DestroyReason::Timeout, EventKind::*};
+    let ask = udp((5000, 53), 4);
+    let thirty = 30 * PER_SECOND;
+    let alive = on(TimeoutKey::Udp).stall(Ticks(thirty - 1)).raw(Client, proto::UDP, &ask);
+    assert_eq!(alive.kinds(), [New]);
+    let over = on(TimeoutKey::Udp).stall(Ticks(thirty)).raw(Client, proto::UDP, &ask);
+    assert_eq!(over.kinds(), [New, Destroy(Timeout), New]);
+}
+
+#[test]
+fn a_gre_flow_in_the_table_learns_a_raised_timeout() {
+    on(TimeoutKey::Gre)
+        .set_timeout(TimeoutKey::Gre, 60)
+        .wait(Ticks(1))
+        .raw(Client, proto::GRE, &[0, 0, 8, 0])
+        .expect("-", 60);
+}
+
+#[test]
+fn udp_is_a_stream_after_two_seconds_and_not_at_them() {
+    let (ask, answer) = (udp((5000, 53), 4), udp((53, 5000), 4));
+    let two = Dialogue::linux()
+        .raw(Client, proto::UDP, &ask)
+        .raw(Server, proto::UDP, &answer)
+        .wait_secs(2)
+        .raw(Client, proto::UDP, &ask)
+        .expect("-", 30);
+    two.wait(Ticks(1)).raw(Client, proto::UDP, &ask).expect("-", 120).expect_status(true, true);
 }
