@@ -270,7 +270,7 @@ fn port_stats(port: &OpenPort) -> PortStats {
     let stats = port.stats();
     PortStats {
         name: port.spec().name.clone(),
-        up: port.link().up,
+        up: port.link_up(),
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
         rx_missed: stats.rx_missed,

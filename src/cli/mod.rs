@@ -29,7 +29,7 @@ enum Failure {
     Usage(String),
     /// Exit code 3.
     #[error(
-        "nobody answers on {0}: is it running? `systemctl status dpdk-conntrack` tells; another socket is named with --socket"
+        "nobody answers on {0}: start the appliance with `dpdk-conntrack run`, or name the socket of a running one with --socket"
     )]
     NotRunning(String),
     /// Exit code 0 or 1: who reads our output went away, or the disk is full.
@@ -92,9 +92,9 @@ enum Command {
     Stats {
         #[command(flatten)]
         ask: Ask,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        /// text or json
+        #[arg(short, long, value_name = "WORD", default_value = "text")]
+        output: stats::Form,
     },
     /// Print the number of flows
     Count(Ask),
@@ -170,7 +170,7 @@ fn dispatch(command: Command) -> Done {
         Command::Replay(replay) => replay.run(),
         Command::List { ask, form } => list::list(&ask, form.output.unwrap_or_default()),
         Command::Events { ask, form } => events::follow(&ask, form.output.unwrap_or_default()),
-        Command::Stats { ask, json } => stats::stats(&ask, json),
+        Command::Stats { ask, output } => stats::stats(&ask, output),
         Command::Count(ask) => stats::count(&ask),
         Command::Timeout(timeout) => timeout.run(),
         Command::Flush(ask) => list::flush(&ask),

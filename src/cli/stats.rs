@@ -3,19 +3,28 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use clap::ValueEnum;
+
 use super::client::Client;
 use super::{Ask, Done};
 use crate::control::schema::{PortStats, Stats, WorkerStats};
+
+/// How counters are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    Text,
+    Json,
+}
 
 pub(super) fn count(ask: &Ask) -> Done {
     let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
     Ok(writeln!(io::stdout(), "{}", stats.entries)?)
 }
 
-pub(super) fn stats(ask: &Ask, json: bool) -> Done {
+pub(super) fn stats(ask: &Ask, form: Form) -> Done {
     let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
     let mut out = io::stdout().lock();
-    if json {
+    if form == Form::Json {
         serde_json::to_writer_pretty(&mut out, &stats).map_err(io::Error::from)?;
         return Ok(writeln!(out)?);
     }
@@ -45,7 +54,11 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
             tx_bytes,
             tx_errors,
         } = port;
-        let link = if *up { "up" } else { "down" };
+        let link = match up {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "unseen",
+        };
         writeln!(
             out,
             "port {name}  link={link} rx_packets={rx_packets} rx_bytes={rx_bytes} rx_missed={rx_missed} rx_errors={rx_errors} \

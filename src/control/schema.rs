@@ -223,7 +223,8 @@ pub struct WorkerStats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortStats {
     pub name: String,
-    pub up: bool,
+    /// Whether the link is up; `None` where that can't be seen: a tap whose interface is in another network namespace.
+    pub up: Option<bool>,
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub rx_missed: u64,

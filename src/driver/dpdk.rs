@@ -2,6 +2,7 @@
 //! frames as the tracker wants them, and sends what it lets through.
 
 use std::mem;
+use std::path::Path;
 
 use ::dpdk::Error;
 use ::dpdk::burst::{self, Burst};
@@ -98,10 +99,23 @@ impl OpenPort {
         self.port.xstats()
     }
 
+    /// Whether the link is up. A tap's interface that was moved into another network namespace is out of sight, and
+    /// DPDK would call its link down.
+    pub fn link_up(&self) -> Option<bool> {
+        let tap = self.spec.device.vdev_driver() == Some("net_tap");
+        let away = tap && self.spec.device.arg("iface").is_some_and(|name| !here(name));
+        (!away).then(|| self.port.link().up)
+    }
+
     /// The link as it is now.
     pub fn link(&self) -> Link {
         self.port.link()
     }
+}
+
+/// Whether this network namespace has the interface.
+fn here(interface: &str) -> bool {
+    Path::new("/sys/class/net").join(interface).exists()
 }
 
 /// What one worker has of one port.

@@ -122,7 +122,16 @@ impl Watchman {
             tracing::warn!(flows, entries, limit, "table full: packets of new flows passed untracked");
         }
         if let Some(frames) = self.tx_full.grew(sum(|worker| worker.tx_full), now) {
-            tracing::warn!(frames, "frames were lost: the port that they leave by does not keep up");
+            // A link that is down takes nothing; that is not a port too slow for its peer.
+            match stats.ports.iter().find(|port| port.up == Some(false)) {
+                Some(port) => {
+                    tracing::warn!(frames, port = port.name, "frames were lost: the port's link is down")
+                }
+                None => tracing::warn!(
+                    frames,
+                    "frames were lost: the port that they leave by is down, or slower than what comes"
+                ),
+            }
         }
         if let Some(frames) = self.held_full.grew(sum(|worker| worker.held_full), now) {
             tracing::warn!(frames, "fragments were lost: more wait for their datagram than may be held");

@@ -311,7 +311,9 @@ fn ports(page: &mut Page, info: &Info, stats: &Stats) {
     let one = |of: OfPort| {
         stats.ports.iter().map(move |port| (vec![("port", port.name.as_str())], of(port) as f64))
     };
-    page.gauge("conntrack_port_up", "Whether the port's link is up.", one(|port| u64::from(port.up)));
+    let links = stats.ports.iter().filter_map(|port| Some((vec![("port", port.name.as_str())], port.up?)));
+    let links = links.map(|(labels, up)| (labels, f64::from(u8::from(up))));
+    page.gauge("conntrack_port_up", "Whether the port's link is up; absent where that can't be seen.", links);
     for (name, help, of) in [
         ("receive_packets", "Packets received.", (|port| port.rx_packets) as OfPort),
         ("receive_bytes", "Bytes received.", |port| port.rx_bytes),

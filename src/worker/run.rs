@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use conntrack::event::Events;
+use conntrack::fragment;
 use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::{BURST, ExpireBudget, Outcome, Tracker, Verdict};
 use dpdk::burst::Burst;
@@ -17,13 +18,10 @@ use crate::bus::WorkerEnd;
 use crate::bus::report::WorkCounters;
 use crate::driver::dpdk::{Egress, Ingress, QueuePair, Scratch};
 
-/// Fragments held per datagram in reassembly, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB
-/// has three. When most datagrams are longer the store fills, which is counted.
-const HELD_PER_DATAGRAM: u32 = 4;
-
 /// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
 pub const fn held_frames(max_datagrams: u16) -> u32 {
-    max_datagrams as u32 * HELD_PER_DATAGRAM
+    // Those of a discarded datagram come on top until the end of their burst.
+    (fragment::frames_max(max_datagrams) + BURST) as u32
 }
 
 /// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
@@ -119,7 +117,7 @@ impl Worker {
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
         events.set_enabled(false);
-        let datagrams = usize::from(max_datagrams);
+        let datagrams = usize::from(max_datagrams) + BURST;
         Self {
             inputs,
             outs,

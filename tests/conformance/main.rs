@@ -5,11 +5,6 @@
 //! `CONFORMANCE_CORPUS=DIR` reads another folder than `tests/conformance/corpus`; `CONFORMANCE_ONLY=PREFIX` plays only
 //! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5.
 
-mod corpus;
-mod replay;
-mod report;
-mod rules;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,15 +12,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use agreement::play::Player;
-use corpus::Scenario;
-use rules::Rule;
-
-/// Lines that go to a thread at once.
-const BATCH_LINES: usize = 64;
-const SHOW_DEFAULT: usize = 5;
-/// More flows than any scenario makes.
-const MAX_FLOWS: u32 = 1024;
+use agreement::corpus::{self, Scenario};
+use agreement::play::{Player, SCENARIO_FLOWS};
+use agreement::rules::Rule;
+use agreement::{replay, report};
 
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
@@ -169,7 +159,7 @@ fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, Stri
 
 fn play_batches(batches: &Mutex<Receiver<Batch>>, files: &[PathBuf], folder: &Path, only: &str) -> Totals {
     let mut totals = Totals::default();
-    let mut player = Player::new(MAX_FLOWS);
+    let mut player = Player::new(SCENARIO_FLOWS);
     loop {
         let next = batches.lock().expect("no thread panics while it waits").recv();
         let Ok((file, lines)) = next else { return totals };

@@ -134,10 +134,27 @@ impl Appliance {
         }
     }
 
-    /// The counters of the one worker, as `stats --json` gives them.
+    /// The counters of the one worker, as `stats -o json` gives them.
     pub(crate) fn worker_stats(&self) -> serde_json::Value {
-        let stats: serde_json::Value = serde_json::from_str(&self.tell(&["stats", "--json"])).unwrap();
+        let stats: serde_json::Value = serde_json::from_str(&self.tell(&["stats", "-o", "json"])).unwrap();
         stats["workers"][0].clone()
+    }
+
+    /// The counters once `is` holds for them: they are copied out now and then, not for each question.
+    pub(crate) fn await_stats(
+        &self,
+        what: &str,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let begun = Instant::now();
+        loop {
+            let stats = self.worker_stats();
+            if is(&stats) {
+                return stats;
+            }
+            assert!(begun.elapsed() < SOON, "waited for {what}; the counters are\n{stats:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// What a web client on the appliance gets.

@@ -32,9 +32,9 @@ fn nothing_unasked_comes_in_and_it_leaves_no_entry() {
 
     assert_eq!(pair.inside.counted(), 0, "packets reached the inside");
     assert!(pair.appliance.list().is_empty(), "{:?}", pair.appliance.list());
-    let stats = pair.appliance.worker_stats();
-    // Two SYNs of each family, one datagram, two echo requests.
-    assert!(stats["dropped_by_policy"]["new"].as_u64() >= Some(7), "{stats}");
+    pair.appliance.await_stats("two SYNs of each family, one datagram and two echo requests", |stats| {
+        stats["dropped"]["policy_new"].as_u64() >= Some(7)
+    });
     // The hosts did find each other: it was not the wire that was broken.
     assert!(pair.outside.ip(&["neigh", "show", INSIDE]).contains("lladdr"));
 
@@ -87,6 +87,5 @@ fn errors_about_a_flow_are_related_and_come_in() {
         let told = udp.recv(&mut [0]).unwrap_err();
         assert_eq!(told.kind(), std::io::ErrorKind::ConnectionRefused, "{to}: {told}");
     }
-    let stats = pair.appliance.worker_stats();
-    assert!(stats["packets"]["related"].as_u64() >= Some(2), "{stats}");
+    pair.appliance.await_stats("both errors", |stats| stats["packets"]["related"].as_u64() >= Some(2));
 }

@@ -121,7 +121,7 @@ impl Namespace {
     pub(crate) fn drop_incoming(&self, matching: &str) {
         self.let_in();
         self.nft(&format!(
-            "table inet filter {{ chain in {{ type filter hook prerouting priority -300; {matching} drop; }} }}"
+            "table inet filter {{ chain arrivals {{ type filter hook prerouting priority -300; {matching} drop; }}; }}"
         ));
     }
 
@@ -133,7 +133,7 @@ impl Namespace {
     /// Counts what matches on its way in, from now on.
     pub(crate) fn count_incoming(&self, matching: &str) {
         self.nft(&format!(
-            "table inet count {{ chain in {{ type filter hook prerouting priority -310; {matching} counter; }} }}"
+            "table inet count {{ chain arrivals {{ type filter hook prerouting priority -310; {matching} counter; }}; }}"
         ));
     }
 

@@ -42,6 +42,12 @@ pub struct Player {
     max_flows: u32,
 }
 
+/// Lines that go to a thread at once.
+const BATCH_LINES: usize = 64;
+const SHOW_DEFAULT: usize = 5;
+/// More flows than any scenario makes.
+pub const SCENARIO_FLOWS: u32 = 1024;
+
 /// Tells one flow from every other, and from its later incarnations.
 type Identity = (u32, Tuple, u16);
 

@@ -8,9 +8,10 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::fault::{Fault, planted, slip};
 use crate::key::hash::Hasher;
 use crate::key::{FlowKey, kind};
-use crate::tick::{Tick, Ticks};
+use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::wire::{Addr, Datagram, Family, Fragment};
 
 /// Names a datagram whose fragments are held; never used twice while frames are held under it.
@@ -54,8 +55,15 @@ const PAGES_PER_DATAGRAM: usize = (LENGTH_MAX as usize).div_ceil(PAGE_BYTES);
 /// Pages for each slot, on average: 4 KiB a datagram, as many as the kernel's 4 MiB give 1024 of them.
 const PAGES_PER_SLOT: usize = 2;
 
-/// Frames held for each slot, on average. Drivers size their buffers by [`Fragments::frames_max`].
-const FRAMES_PER_SLOT: usize = 8;
+/// Frames held for each slot, on average: an 8 KB datagram over an MTU of 1500 has six, one of 3 KB has three. The
+/// oldest datagrams make room when most are longer.
+const FRAMES_PER_SLOT: usize = 4;
+
+/// The most frames held for datagrams that wait, of at most `max_datagrams`; whoever holds them needs room for so many.
+pub const fn frames_max(max_datagrams: u16) -> usize {
+    let frames = max_datagrams as usize * FRAMES_PER_SLOT;
+    if frames < RUNS_MAX { RUNS_MAX } else { frames }
+}
 
 /// Runs of one datagram: pieces that came out of order. A datagram of 65535 bytes is 119 pieces on the smallest IPv4
 /// path that every host must serve (576 bytes); one cut smaller and shuffled more is discarded.
@@ -187,7 +195,7 @@ impl Fragments {
     /// The most frames held for datagrams that wait. Those of discarded datagrams come on top until they are taken: at
     /// most as many as fragments were added since.
     pub fn frames_max(&self) -> usize {
-        (self.slots.len() * FRAMES_PER_SLOT).max(RUNS_MAX)
+        frames_max(self.slots.len() as u16)
     }
 
     /// Datagrams that wait for more.
@@ -299,7 +307,8 @@ impl Fragments {
             peer.seen = peer.seen.wrapping_add(1);
             let seen = peer.seen;
             let entry = &mut self.slots[usize::from(slot?)];
-            if seen.wrapping_sub(entry.seen) > DISTANCE_MAX && entry.runs > 0 {
+            let far = seen.wrapping_sub(entry.seen) > DISTANCE_MAX && !planted(Fault::FragmentDistance);
+            if far && entry.runs > 0 {
                 self.discard(slot?);
                 return None;
             }
@@ -318,7 +327,7 @@ impl Fragments {
         };
         if fragment.more {
             if place.end > entry.len {
-                if entry.has_last {
+                if entry.has_last && !planted(Fault::FragmentBeyondLast) {
                     return Err(refusal);
                 }
                 entry.len = place.end;
@@ -343,10 +352,10 @@ impl Fragments {
         let count = usize::from(entry.runs);
         let at = match runs[..count].last_mut() {
             Some(last) if last.end < end => {
-                if start < last.end {
+                if start < last.end && !planted(Fault::FragmentOverlap) {
                     return Err(Refusal::Contradiction);
                 }
-                if start == last.end {
+                if start <= last.end {
                     last.end = end;
                     return Ok(());
                 }
@@ -355,7 +364,11 @@ impl Fragments {
             _ => {
                 let at = runs[..count].partition_point(|run| run.end <= start);
                 match runs[..count].get(at) {
-                    Some(run) if run.start <= start && end <= run.end => return Err(Refusal::Redundant),
+                    Some(run)
+                        if run.start <= start && end <= run.end && !planted(Fault::FragmentRepeated) =>
+                    {
+                        return Err(Refusal::Redundant);
+                    }
                     Some(run) if run.start < end => return Err(Refusal::Contradiction),
                     _ => at,
                 }
@@ -435,7 +448,8 @@ impl Fragments {
     /// All of it is there: reads it as one, and frees its place.
     fn complete(&mut self, slot: u16) -> Reassembly<'_> {
         let entry = &self.slots[usize::from(slot)];
-        let ip_bytes = entry.header_bytes + entry.len;
+        let header_bytes = if planted(Fault::FragmentBytes) { 0 } else { entry.header_bytes };
+        let ip_bytes = header_bytes + entry.len;
         // What IPv6's length field counts starts behind the fixed header.
         let counted = match family_of(&entry.key) {
             Family::V4 => ip_bytes,
@@ -631,11 +645,11 @@ impl Fragments {
 impl Slot {
     /// Its time has passed.
     fn is_late(&self, now: Tick) -> bool {
-        let timeout = match family_of(&self.key) {
-            Family::V4 => TIMEOUT_V4,
-            Family::V6 => TIMEOUT_V6,
+        let (timeout, short) = match family_of(&self.key) {
+            Family::V4 => (TIMEOUT_V4, slip(Fault::FragmentTimeV4)),
+            Family::V6 => (TIMEOUT_V6, slip(Fault::FragmentTimeV6)),
         };
-        self.opened.after(timeout) <= now
+        self.opened.after(Ticks(timeout.0 - short * PER_SECOND)) <= now
     }
 
     const EMPTY: Self = Self {

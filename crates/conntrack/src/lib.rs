@@ -7,10 +7,11 @@
 #![deny(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-faults"))]
 extern crate std;
 
 pub mod event;
+pub mod fault;
 pub mod fragment;
 pub mod key;
 pub mod policy;

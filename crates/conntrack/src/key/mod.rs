@@ -2,6 +2,7 @@
 
 pub mod hash;
 
+use crate::fault::{Fault, planted};
 use crate::wire::icmp::request_type;
 use crate::wire::{Addr, Family, L4, Packet, Quoted, QuotedIds, proto};
 
@@ -99,6 +100,7 @@ pub fn key_of(packet: &Packet<'_>, zone: u16) -> Option<Keyed> {
             sorted(family, proto, zone, (src, sport), (dst, dport))
         }
         L4::Sctp(ref sctp) => sorted(family, proto, zone, (src, sctp.sport), (dst, sctp.dport)),
+        L4::Gre { .. } if planted(Fault::KeyCallId) => sorted(family, proto, zone, (src, 0), (dst, 0)),
         L4::Gre { call_id, .. } => sorted(family, proto, zone, (src, 0), (dst, call_id)),
         L4::Generic => sorted(family, proto, zone, (src, 0), (dst, 0)),
         L4::IcmpQuery { icmp_type, code, id } => {
@@ -160,7 +162,7 @@ fn query(
 ) -> Keyed {
     let asks = icmp_type == request;
     let (asker, answerer) = if asks { (src, dst) } else { (dst, src) };
-    let what = u16::from_be_bytes([request, code]);
+    let what = u16::from_be_bytes([request, if planted(Fault::KeyIcmpCode) { 0 } else { code }]);
     let asker_hi = u128::from_ne_bytes(asker.0) > u128::from_ne_bytes(answerer.0);
     let (lo, hi, lo_id, hi_id) =
         if asker_hi { (answerer, asker, what, id) } else { (asker, answerer, id, what) };
@@ -168,7 +170,8 @@ fn query(
         Family::V4 => proto::ICMP,
         Family::V6 => proto::ICMPV6,
     };
-    let kind = family_bit(family) | kind::LIVE | if asker_hi { kind::ASKER_HI } else { 0 };
+    let asker_bit = if asker_hi && !planted(Fault::KeyAsker) { kind::ASKER_HI } else { 0 };
+    let kind = family_bit(family) | kind::LIVE | asker_bit;
     Keyed {
         key: FlowKey { lo: *lo, hi: *hi, lo_id, hi_id, zone, proto, kind },
         side: Side::hi_if(asks == asker_hi),

@@ -1,6 +1,7 @@
 //! One flow: 128 bytes, two adjacent cache lines, IPv4 and IPv6 alike.
 //! The key is fixed at insertion; each group of the rest that must be consistent is one aligned word.
 
+use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::memory::Zeroed;
 use crate::track::{gre::GreVars, sctp::SctpVars, tcp::TcpVars, udp::UdpVars};
@@ -125,6 +126,7 @@ impl Entry {
     #[inline(always)]
     pub fn direction_of(&self, side: Side) -> Direction {
         let original = if self.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
-        if side == original && !self.key.is_mirror() { Direction::Original } else { Direction::Reply }
+        let mirror = self.key.is_mirror() && !planted(Fault::KeyMirror);
+        if side == original && !mirror { Direction::Original } else { Direction::Reply }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::timeout::TimeoutKey;
 use super::{Context, Step};
+use crate::fault::{Fault, planted, short_timeout};
 use crate::table::entry::{Head, status};
 
 /// A GRE flow's variables: its timeouts, in ticks, as they were when it was made. `conntrack` prints them with
@@ -20,12 +21,13 @@ pub fn step(head: &mut Head, vars: &mut GreVars, ctx: &Context<'_>) -> Step {
         vars.timeout = ctx.settings.timeouts.get(TimeoutKey::Gre).0;
         vars.stream_timeout = ctx.settings.timeouts.get(TimeoutKey::GreStream).0;
     }
-    if head.status & status::SEEN_REPLY != 0 {
-        head.status |= status::ASSURED;
-        Step::Refresh { key: TimeoutKey::GreStream, span: vars.stream_timeout }
+    let (key, span) = if head.status & status::SEEN_REPLY != 0 && !planted(Fault::GreStreamNever) {
+        head.status |= if planted(Fault::GreUnassured) { 0 } else { status::ASSURED };
+        (TimeoutKey::GreStream, vars.stream_timeout)
     } else {
-        Step::Refresh { key: TimeoutKey::Gre, span: vars.timeout }
-    }
+        (TimeoutKey::Gre, vars.timeout)
+    };
+    Step::Refresh { key, span: span.saturating_sub(short_timeout(key)) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::reason::Reason;
 use super::timeout::TimeoutKey;
 use super::{Context, Step};
+use crate::fault::{Fault, planted};
 use crate::table::entry::Head;
 use crate::wire::Family;
 
@@ -23,7 +24,7 @@ pub fn is_request(family: Family, icmp_type: u8) -> bool {
 /// What one query or answer does to its flow. The flow stays after the answer, for the next request, and is
 /// never ASSURED; having no state, it leaves its head alone.
 pub fn step(_head: &mut Head, family: Family, icmp_type: u8, ctx: &Context<'_>) -> Step {
-    if ctx.first && !is_request(family, icmp_type) {
+    if ctx.first && !is_request(family, icmp_type) && !planted(Fault::IcmpLoneAnswer) {
         return Step::Invalid(Reason::IcmpNoRequest);
     }
     let key = match family {

@@ -11,6 +11,7 @@ pub mod tcp;
 pub mod timeout;
 pub mod udp;
 
+use crate::fault::short_timeout;
 use crate::key::Direction;
 use reason::Reason;
 use settings::Settings;
@@ -47,6 +48,6 @@ impl Step {
     /// [`Step::Refresh`] by a timeout's present value.
     #[inline(always)]
     pub fn refresh(key: TimeoutKey, settings: &Settings) -> Self {
-        Self::Refresh { key, span: settings.timeouts.get(key).0 }
+        Self::Refresh { key, span: settings.timeouts.get(key).0.saturating_sub(short_timeout(key)) }
     }
 }

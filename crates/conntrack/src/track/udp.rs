@@ -2,6 +2,7 @@
 
 use super::timeout::TimeoutKey;
 use super::{Context, Step};
+use crate::fault::{Fault, planted, slip};
 use crate::table::entry::{Head, status};
 use crate::tick::Ticks;
 
@@ -26,21 +27,25 @@ pub fn step(head: &mut Head, vars: &mut UdpVars, ctx: &Context<'_>) -> Step {
     }
     // One question and one answer are no conversation, however slow the answer: a DNS lookup frees its entry soon.
     let lasting = match ctx.settings.udp_stream_after {
-        Some(after) => age > after.0,
-        None => true,
+        Some(after) => age + slip(Fault::UdpStreamEdge) > after.0 || planted(Fault::UdpStreamAtOnce),
+        None => !planted(Fault::UdpClassicWaits),
     };
+    if planted(Fault::UdpAgeRenewed) {
+        vars.first = ctx.now;
+    }
     answered(head, ctx, lasting)
 }
 
 /// What one UDP-Lite packet does to its flow: a stream as soon as a reply was seen.
 pub fn step_lite(head: &mut Head, ctx: &Context<'_>) -> Step {
-    answered(head, ctx, true)
+    answered(head, ctx, !planted(Fault::UdpLiteWaits))
 }
 
 /// SEEN_REPLY comes after the step, so the first reply itself is never part of a stream.
 fn answered(head: &mut Head, ctx: &Context<'_>, lasting: bool) -> Step {
-    if head.status & status::SEEN_REPLY != 0 && lasting {
-        head.status |= status::ASSURED;
+    let answered = head.status & status::SEEN_REPLY != 0 || planted(Fault::UdpStreamUnanswered);
+    if answered && lasting && !planted(Fault::UdpStreamNever) {
+        head.status |= if planted(Fault::UdpStreamUnassured) { 0 } else { status::ASSURED };
         Step::refresh(TimeoutKey::UdpStream, ctx.settings)
     } else {
         Step::refresh(TimeoutKey::Udp, ctx.settings)

@@ -1,6 +1,7 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
 use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, tuples};
+use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
 use crate::table::entry::{Entry, status};
@@ -94,7 +95,7 @@ impl Flows {
         events: &mut Events,
     ) {
         counters.destroyed[reason as usize] += 1;
-        if events.enabled() {
+        if events.enabled() && !planted(Fault::DestroyUntold) {
             events.push(Event { at: now, kind: EventKind::Destroy(reason), flow: self.view(now, flow) });
         }
         self.states.remove(self.table.entry(flow));
@@ -123,7 +124,7 @@ impl Flows {
     #[inline(always)]
     pub(super) fn settle(&mut self, now: Tick, flow: FlowIndex) {
         let entry = self.table.entry(flow);
-        if until(entry.head.deadline, entry.armed) < 0 {
+        if until(entry.head.deadline, entry.armed) < 0 && !planted(Fault::WheelNotSettled) {
             self.disarm(flow);
             self.arm(now, flow);
         }
@@ -132,7 +133,8 @@ impl Flows {
     /// Counts one packet of `bytes` bytes.
     #[inline(always)]
     pub(super) fn count(&mut self, flow: FlowIndex, direction: Direction, bytes: u32) {
-        if self.accounting {
+        let bytes = if planted(Fault::BytesOfPayload) { bytes.saturating_sub(20) } else { bytes };
+        if self.accounting || planted(Fault::AccountingSwitch) {
             self.cold.count(flow, self.table.entry_mut(flow), direction, bytes);
         }
     }
@@ -148,6 +150,7 @@ impl Flows {
         if head.state != before.state
             || head.status != before.status
             || head.status & status::STATE_CHANGED != 0
+            || planted(Fault::UpdateToldTwice)
         {
             self.tell_change(now, flow, before, events);
         }
@@ -157,7 +160,7 @@ impl Flows {
     fn tell_change(&mut self, now: Tick, flow: FlowIndex, before: Before, events: &mut Events) {
         let changed = self.recount(flow, before);
         self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
-        if changed && events.enabled() {
+        if (changed || planted(Fault::UpdateToldTwice)) && events.enabled() && !planted(Fault::UpdateUntold) {
             events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
         }
     }
@@ -165,7 +168,7 @@ impl Flows {
     /// What a step has changed although its packet was INVALID is told with the flow's next packet.
     #[inline(always)]
     pub(super) fn keep_for_later(&mut self, flow: FlowIndex, before: Before) {
-        if self.recount(flow, before) {
+        if self.recount(flow, before) && !planted(Fault::LateChangeUntold) {
             self.table.entry_mut(flow).head.status |= status::STATE_CHANGED;
         }
     }
@@ -213,7 +216,8 @@ impl Flows {
             status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
             original,
             reply,
-            count: self.accounting.then(|| self.cold.totals(flow, entry)),
+            count: (self.accounting || planted(Fault::AccountingSwitch))
+                .then(|| self.cold.totals(flow, entry)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL
                 .get(usize::from(entry.head.timeout_key))

@@ -12,6 +12,7 @@ pub use counters::{Counters, StateCounts};
 use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
+use crate::fault::{Fault, planted, slip};
 use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
@@ -325,7 +326,7 @@ impl Tracker {
         let flows = &self.core.flows;
         let end = from.0.saturating_add(PAGE_SLOTS);
         for (flow, entry) in flows.table.live(from.0..end) {
-            if until(entry.head.deadline, now.low()) <= 0 {
+            if until(entry.head.deadline, now.low()) <= 0 && !planted(Fault::ListingLate) {
                 continue;
             }
             if out.len() == out.capacity() {
@@ -461,6 +462,7 @@ impl Core {
 
     #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
+        let zone = if planted(Fault::KeyZone) { 0 } else { zone };
         let keyed = match &packet.l4 {
             L4::IcmpError { inner } => key_of_quoted(inner, zone),
             _ => key_of(packet, zone),
@@ -494,7 +496,8 @@ impl Core {
     fn find(&mut self, now: Tick, hash: u64, key: &FlowKey, events: &mut Events) -> Option<FlowIndex> {
         let found = self.flows.table.find(hash, key);
         if let Some(flow) = found {
-            if until(self.flows.table.entry(flow).head.deadline, now.low()) > 0 {
+            let left = until(self.flows.table.entry(flow).head.deadline, now.low());
+            if left + slip(Fault::ExpiryLate) as i32 > slip(Fault::ExpiryEarly) as i32 {
                 self.counters.lookups_hit += 1;
                 return found;
             }
@@ -527,8 +530,16 @@ impl Core {
                 self.flows.count(flow, direction, packet.ip_bytes);
                 self.flows.settle(now, flow);
             }
-            Step::Ignore => self.counters.ignored += 1,
+            Step::Ignore => {
+                self.counters.ignored += 1;
+                if planted(Fault::IgnoredCounted) {
+                    self.flows.count(flow, direction, packet.ip_bytes);
+                }
+            }
             Step::Invalid(reason) => {
+                if planted(Fault::InvalidCounted) {
+                    self.flows.count(flow, direction, packet.ip_bytes);
+                }
                 self.flows.settle(now, flow);
                 self.flows.keep_for_later(flow, before);
                 return self.invalid(frame, reason);
@@ -546,7 +557,8 @@ impl Core {
             }
         }
         let class = match direction {
-            Direction::Original if !replied => Class::New,
+            Direction::Original if !replied && !planted(Fault::ClassUnanswered) => Class::New,
+            Direction::Original if planted(Fault::ClassReplied) => Class::New,
             Direction::Original => Class::Established,
             Direction::Reply => {
                 self.flows.table.entry_mut(flow).head.status |= status::SEEN_REPLY;
@@ -581,14 +593,16 @@ impl Core {
             }
         }
         let outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
-        if outcome.verdict != Verdict::Forward {
+        if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
             return outcome;
         }
         match self.make(now, found.hash, entry, events) {
             Ok(flow) => {
                 self.counters.inserted += 1;
-                self.flows.count(flow, direction, packet.ip_bytes);
-                if events.enabled() {
+                if !planted(Fault::FirstUncounted) {
+                    self.flows.count(flow, direction, packet.ip_bytes);
+                }
+                if events.enabled() && !planted(Fault::NewUntold) {
                     events.push(crate::event::Event {
                         at: now,
                         kind: EventKind::New,
@@ -628,10 +642,11 @@ impl Core {
     /// A flow whose time has passed goes first; else, by `early_drop`, one that is not ASSURED.
     #[cold]
     fn make_room(&mut self, now: Tick, hash: u64, full: Full, events: &mut Events) -> Result<(), Refused> {
-        let early_drop = self.on_full == OnFull::EarlyDrop;
+        let early_drop = self.on_full == OnFull::EarlyDrop || planted(Fault::EarlyDropAlways);
         let low = now.low();
         let may_go = |entry: &Entry| {
-            until(entry.head.deadline, low) <= 0 || (early_drop && entry.head.status & status::ASSURED == 0)
+            let assured = entry.head.status & status::ASSURED != 0 && !planted(Fault::EarlyDropAssured);
+            until(entry.head.deadline, low) <= 0 || (early_drop && !assured)
         };
         let victim = self.flows.table.victim(hash, full, may_go).ok_or(full)?;
         let expired = until(self.flows.table.entry(victim).head.deadline, low) <= 0;
@@ -655,14 +670,18 @@ impl Core {
     ) -> Outcome {
         let Some(flow) = flow else {
             self.counters.icmp_error += 1;
+            if planted(Fault::IcmpErrorNoFlow) {
+                return self.classify(frame, Class::Related, Some(Direction::Original), false);
+            }
             return self.invalid(frame, Reason::IcmpErrorNoFlow);
         };
-        if packet.dst != inner.src {
+        if packet.dst != inner.src && !planted(Fault::IcmpErrorDestination) {
             self.counters.icmp_error += 1;
             return self.invalid(frame, Reason::IcmpErrorDestination);
         }
         let entry = self.flows.table.entry(flow);
-        let direction = entry.direction_of(quoted_side.other());
+        let side = if planted(Fault::IcmpErrorDirection) { quoted_side } else { quoted_side.other() };
+        let direction = entry.direction_of(side);
         // It changes nothing, but what an INVALID packet left untold is told with it.
         let before = Flows::before(entry);
         self.flows.tell(now, flow, before, events);
@@ -701,6 +720,7 @@ impl Core {
         let visited = end - sweep.next.min(end);
         for flow in (sweep.next..end).map(FlowIndex) {
             if self.flows.table.is_live(flow)
+                && !planted(Fault::SweepNever)
                 && sweep.apply(self.flows.table.entry_mut(flow), now.low(), &self.settings)
             {
                 self.flows.settle(now, flow);

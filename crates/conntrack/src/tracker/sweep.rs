@@ -1,6 +1,7 @@
 //! A lowered timeout holds for flows already in the table: a walk over the slab, a few entries a loop, that cuts
 //! what remains. Raised ones need no walk.
 
+use crate::fault::{Fault, planted};
 use crate::table::entry::Entry;
 use crate::tick::until;
 use crate::track::settings::Settings;
@@ -44,14 +45,15 @@ impl Sweep {
 
     /// Cuts one flow's remaining time to the timeout that it is on; true if the deadline moved.
     pub(super) fn apply(&self, entry: &mut Entry, now: u32, settings: &Settings) -> bool {
-        if entry.key.proto == proto::GRE {
+        if entry.key.proto == proto::GRE && !planted(Fault::SweepGre) {
             let vars = entry.vars.gre();
             vars.timeout = settings.timeouts.get(TimeoutKey::Gre).0;
             vars.stream_timeout = settings.timeouts.get(TimeoutKey::GreStream).0;
         }
         let Some(&key) = TimeoutKey::ALL.get(usize::from(entry.head.timeout_key)) else { return false };
         let span = settings.timeouts.get(key).0;
-        if self.keys & bit(key as u8) == 0 || until(entry.head.deadline, now) <= span as i32 {
+        let shorter = until(entry.head.deadline, now) <= span as i32 && !planted(Fault::SweepShorter);
+        if self.keys & bit(key as u8) == 0 || shorter {
             return false;
         }
         entry.head.deadline = now.wrapping_add(span);

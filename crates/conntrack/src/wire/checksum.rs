@@ -13,6 +13,7 @@ impl Sum {
     pub const ZERO: Self = Self(0);
 
     /// Adds `bytes`, an even number of them unless they are the last.
+    #[expect(clippy::should_implement_trait, reason = "`+` of a sum and bytes would say less than the word")]
     #[inline]
     pub fn add(self, bytes: &[u8]) -> Self {
         // 32-bit words into 64 bits: no carry is lost below 16 GiB, and the loop vectorises.

@@ -5,6 +5,7 @@ use super::checksum::Sum;
 use super::{
     Family, Ip, L4, Parsed, Quoted, QuotedIds, Sums, Untracked, be16, gre, ipv4, ipv6, ports, proto,
 };
+use crate::fault::{Fault, planted};
 use crate::track::reason::Reason;
 
 /// The request's type, for a query or its answer; `None` for types without a pair.
@@ -36,6 +37,7 @@ pub(super) fn parse_v4<'a>(ip: Ip, payload: &'a [u8], sums: Sums) -> Parsed<'a> 
     let Some((&[icmp_type, code, _, _, id0, id1, _, _], quote)) = payload.split_first_chunk::<8>() else {
         return Parsed::Invalid(Reason::L4Truncated);
     };
+    let sums = sums.unless(Fault::SumIcmp);
     if !sums.pass(|| Sum::ZERO.add(payload).is_right()) {
         return Parsed::Invalid(Reason::L4Checksum);
     }
@@ -53,13 +55,16 @@ pub(super) fn parse_v6<'a>(ip: Ip, payload: &'a [u8], sums: Sums) -> Parsed<'a> 
     let Some((&[icmp_type, code, _, _, id0, id1, _, _], body)) = payload.split_first_chunk::<8>() else {
         return Parsed::Invalid(Reason::L4Truncated);
     };
+    let sums = sums.unless(Fault::SumIcmpv6);
     if !sums.pass(|| ip.pseudo(proto::ICMPV6, payload.len()).add(payload).is_right()) {
         return Parsed::Invalid(Reason::L4Checksum);
     }
     match icmp_type {
         0..128 => error(ip, proto::ICMPV6, body),
         // Multicast listener discovery, router and neighbour discovery, MLDv2, and multicast router discovery.
-        130..=136 | 143 | 151 | 152 => Parsed::Untracked(Untracked::NeighbourDiscovery),
+        130..=136 | 143 | 151 | 152 if !planted(Fault::DiscoveryTracked) => {
+            Parsed::Untracked(Untracked::NeighbourDiscovery)
+        }
         137 => redirect(ip, code, body),
         _ if request_type(Family::V6, icmp_type).is_some() => {
             ip.packet(proto::ICMPV6, L4::IcmpQuery { icmp_type, code, id: be16([id0, id1]) })
@@ -81,7 +86,8 @@ fn error<'a>(ip: Ip, icmp: u8, quote: &[u8]) -> Parsed<'a> {
 fn redirect<'a>(ip: Ip, code: u8, body: &[u8]) -> Parsed<'a> {
     const REDIRECTED_HEADER: u8 = 4;
     let link_local = ip.src.0[0] == 0xfe && ip.src.0[1] & 0xc0 == 0x80;
-    if !link_local || ip.hop_limit != 255 || code != 0 {
+    let one_hop = ip.hop_limit == 255 || planted(Fault::RedirectHops);
+    if !link_local || !one_hop || code != 0 {
         return Parsed::Invalid(Reason::Icmpv6Redirect);
     }
     // Behind target and destination address stands the option; the kernel looks at the first one only.

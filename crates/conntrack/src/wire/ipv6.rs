@@ -2,6 +2,7 @@
 //! header, and what a host refuses on that way; takes nothing from the extension headers but their length.
 
 use super::{Addr, Family, Fragment, Ip, Parsed, Sums, be16, proto, transport};
+use crate::fault::{Fault, planted};
 use crate::track::reason::Reason;
 
 /// IANA "IPv6 Extension Header Types". Mobility (135), HIP (139) and Shim6 (140) are not here: the kernel tracks
@@ -71,7 +72,7 @@ fn is_extension(next: u8) -> bool {
             | next_header::AUTHENTICATION
             | next_header::NONE
             | next_header::DESTINATION
-    )
+    ) && !(next == next_header::DESTINATION && planted(Fault::ExtensionUnknown))
 }
 
 /// A packet with at least one extension header.

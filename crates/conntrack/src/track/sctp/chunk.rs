@@ -1,5 +1,6 @@
 //! The chunks of a packet: how to walk them, which may stand together. Sees no flow.
 
+use crate::fault::{Fault, planted};
 use crate::track::reason::Reason;
 
 /// The chunk types that move an association; all others (DATA, SACK, ...) keep the state. RFC 9260 section 3.2
@@ -107,9 +108,12 @@ pub(super) fn shape(chunks: &[u8]) -> Result<Present, Reason> {
     let mut empty = true;
     for chunk in Chunks(chunks) {
         let mover = Mover::of(chunk.chunk_type);
-        alone |= matches!(mover, Some(Mover::Init | Mover::InitAck | Mover::ShutdownComplete));
-        let first_only = matches!(mover, Some(Mover::CookieEcho | Mover::CookieAck));
-        if chunk.length == 0 || (!empty && (alone || first_only)) {
+        alone |= matches!(mover, Some(Mover::Init | Mover::InitAck | Mover::ShutdownComplete))
+            && !planted(Fault::SctpBundled);
+        let first_only =
+            matches!(mover, Some(Mover::CookieEcho | Mover::CookieAck)) && !planted(Fault::SctpCookieLater);
+        let nowhere = chunk.length == 0 && !planted(Fault::SctpZeroLength);
+        if nowhere || (!empty && (alone || first_only)) {
             return Err(Reason::SctpChunks);
         }
         empty = false;

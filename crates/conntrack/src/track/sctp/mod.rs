@@ -7,6 +7,7 @@ mod tests;
 
 use super::reason::Reason;
 use super::{Context, Step};
+use crate::fault::{Fault, planted};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
 use crate::wire;
@@ -69,19 +70,23 @@ impl SctpVars {
 /// Notes the tags that a flow's first packet tells, or refuses to open the flow.
 fn open(vars: &mut SctpVars, packet: &wire::Sctp<'_>, present: Present) -> Result<(), Reason> {
     // Out of the blue, these are answered by nothing or by an ABORT. RFC 9260 section 8.4
-    if present.any([Mover::Abort, Mover::ShutdownComplete, Mover::CookieAck]) {
+    let abort = present.any([Mover::Abort]) && !planted(Fault::SctpOpenAbort);
+    if abort || present.any([Mover::ShutdownComplete, Mover::CookieAck]) {
         return Err(Reason::SctpNoOpen);
     }
     *vars = SctpVars::default();
     for chunk in Chunks(packet.chunks) {
         match Mover::of(chunk.chunk_type) {
+            None if planted(Fault::SctpOpenOther) => {}
             None => return Err(Reason::SctpNoOpen),
             Some(Mover::Init) => {
                 vars.vtag[Direction::Reply.index()] = chunk.init_tag().ok_or(Reason::SctpChunks)?;
             }
             Some(Mover::Heartbeat) => vars.vtag[Direction::Original.index()] = packet.vtag,
             // The SHUTDOWN_COMPLETE that answers it reflects its tag. RFC 9260 section 8.4
-            Some(Mover::ShutdownAck) => vars.vtag[Direction::Reply.index()] = packet.vtag,
+            Some(Mover::ShutdownAck) if !planted(Fault::SctpOpenShutdownAck) => {
+                vars.vtag[Direction::Reply.index()] = packet.vtag
+            }
             Some(_) => {}
         }
     }
@@ -119,18 +124,20 @@ fn check_tag(
     let own = direction.index();
     let peer = direction.other().index();
     let right = match mover {
-        Mover::Init => tag == 0,
+        Mover::Init => tag == 0 || planted(Fault::SctpInitTag),
         Mover::Abort | Mover::ShutdownComplete => {
-            tag == vars.vtag[if chunk.is_reflected() { peer } else { own }]
+            let reflected = chunk.is_reflected() && !planted(Fault::SctpAbortReflected);
+            tag == vars.vtag[if reflected { peer } else { own }] || planted(Fault::SctpAbortTag)
         }
-        Mover::CookieEcho => tag == vars.vtag[own],
+        Mover::CookieEcho => tag == vars.vtag[own] || planted(Fault::SctpCookieEchoTag),
         // The handshake is over, and with it any collision.
+        Mover::CookieAck if planted(Fault::SctpCookieAckKeeps) => true,
         Mover::CookieAck => {
             vars.clear_init(direction);
             vars.clear_init(direction.other());
             true
         }
-        Mover::Heartbeat if vars.vtag[own] == 0 => {
+        Mover::Heartbeat if vars.vtag[own] == 0 && !planted(Fault::SctpHeartbeatLearns) => {
             vars.vtag[own] = tag;
             true
         }
@@ -140,7 +147,8 @@ fn check_tag(
         }
         // Perhaps the association was restarted on a path that we do not see: only the peer's answer can tell.
         // Data under an unknown tag is refused all the same.
-        Mover::Heartbeat if !present.data && !passed => {
+        Mover::Heartbeat if planted(Fault::SctpHeartbeatFails) => false,
+        Mover::Heartbeat if (!present.data || planted(Fault::SctpHeartbeatData)) && !passed => {
             vars.set_heartbeat_failed(Some(direction));
             return Ok(Tag::Pass);
         }
@@ -153,7 +161,12 @@ fn check_tag(
             vars.set_heartbeat_failed(None);
             true
         }
-        Mover::HeartbeatAck if !present.data && vars.heartbeat_failed() == Some(direction.other()) => {
+        Mover::HeartbeatAck if planted(Fault::SctpHeartbeatAckMoves) => false,
+        Mover::HeartbeatAck
+            if !present.data
+                && (vars.heartbeat_failed() == Some(direction.other())
+                    || planted(Fault::SctpHeartbeatAckUnasked)) =>
+        {
             vars.set_heartbeat_failed(None);
             vars.vtag[own] = tag;
             vars.vtag[peer] = 0;
@@ -171,7 +184,8 @@ fn check_tag(
 fn on_init(vars: &mut SctpVars, init_tag: u32, direction: Direction, state: SctpState) {
     let peer = direction.other();
     // A repeat of a known INIT, perhaps stale, is no sign of a collision.
-    if state == SctpState::None || vars.vtag[peer.index()] != init_tag {
+    let another = vars.vtag[peer.index()] != init_tag || planted(Fault::SctpInitRepeats);
+    if state == SctpState::None || another {
         if vars.saw_init(direction) && vars.saw_init(peer) {
             vars.clear_init(peer);
         }
@@ -186,8 +200,8 @@ fn on_init_ack(vars: &mut SctpVars, init_tag: u32, direction: Direction) -> Resu
     let known = vars.vtag[peer.index()];
     let unasked = !vars.saw_init(peer) && known != 0;
     // In a collision the answer must agree with the INIT of the same side. RFC 9260 section 5.2.4
-    let collision = vars.saw_init(direction) && vars.saw_init(peer);
-    if (unasked || collision) && known != init_tag {
+    let collision = vars.saw_init(direction) && vars.saw_init(peer) && !planted(Fault::SctpInitAckCollision);
+    if (unasked || collision) && known != init_tag && !planted(Fault::SctpInitAckAny) {
         return Err(Reason::SctpVtag);
     }
     vars.vtag[peer.index()] = init_tag;
@@ -216,7 +230,8 @@ fn walk(
         head.state = SctpState::None as u8;
     }
     // A first packet is no exception: a lone SHUTDOWN, say, opens only under tag 0, which no association has.
-    if !present.any(TAGGED_BY_CHUNK) && packet.vtag != vars.vtag[direction.index()] {
+    let tagged = packet.vtag == vars.vtag[direction.index()] || planted(Fault::SctpPacketTag);
+    if !present.any(TAGGED_BY_CHUNK) && !tagged {
         return Err(Reason::SctpVtag);
     }
 
@@ -236,7 +251,8 @@ fn walk(
             Mover::Init => {
                 on_init(vars, chunk.init_tag().ok_or(Reason::SctpChunks)?, direction, old);
                 // Whoever repeats INITs, or reuses the port, must not keep a dead entry alive for ever.
-                ignore |= !ctx.first && old == SctpState::Closed && new == SctpState::Closed;
+                let repeated = !ctx.first && old == SctpState::Closed && new == SctpState::Closed;
+                ignore |= repeated && !planted(Fault::SctpInitRenews);
             }
             Mover::InitAck => {
                 on_init_ack(vars, chunk.init_tag().ok_or(Reason::SctpChunks)?, direction)?;
@@ -244,7 +260,7 @@ fn walk(
             _ => {}
         }
         head.state = new as u8;
-        if new == SctpState::Established {
+        if new == SctpState::Established && !planted(Fault::SctpUnassured) {
             head.status |= status::ASSURED;
         }
     }

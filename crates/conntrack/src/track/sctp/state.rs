@@ -1,6 +1,7 @@
 //! The states of an association, and which chunk leads from which to which.
 
 use super::chunk::Mover;
+use crate::fault::sctp_row;
 use crate::key::Direction;
 use crate::track::timeout::TimeoutKey;
 
@@ -129,9 +130,15 @@ const NEXT: [[[cells::Cell; 9]; 2]; 11] = {
     ]
 };
 
+/// Where a row with a planted fault leads instead of to `state`.
+fn too_far(state: SctpState) -> Option<SctpState> {
+    SctpState::ALL.get(state as usize % 8 + 1).copied()
+}
+
 /// The state after `chunk` from `direction`; `None` if the chunk does not fit the state.
 pub(super) fn next(chunk: Mover, direction: Direction, state: SctpState) -> Option<SctpState> {
-    NEXT[chunk as usize][direction.index()][state as usize]
+    let next = NEXT[chunk as usize][direction.index()][state as usize];
+    if sctp_row(chunk as u8, direction) { next.and_then(too_far) } else { next }
 }
 
 #[cfg(test)]

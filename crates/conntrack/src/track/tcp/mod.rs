@@ -14,6 +14,7 @@ use super::reason::Reason;
 use super::settings::{Pickup, Settings};
 use super::timeout::TimeoutKey;
 use super::{Context, Step};
+use crate::fault::{Fault, planted, slip};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
 use crate::tick::{Ticks, until};
@@ -30,7 +31,7 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
     let index = Index::of(segment.flags);
     let old = TcpState::from_number(head.state);
     let flagless_pickup = tcp.pickup == Pickup::Any && old == TcpState::None && segment.is_flagless();
-    if !segment.legal_flags() && !flagless_pickup {
+    if !segment.legal_flags() && !flagless_pickup && !planted(Fault::FlagScreen) {
         return Step::Invalid(Reason::TcpFlags);
     }
     if ctx.first && !open(vars, segment, index, tcp.pickup) {
@@ -60,14 +61,16 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
     let mut checked = tcp.window_tracking;
     match turn.new {
         TcpState::TimeWait if is_challenge_ack(vars, old, index, from) => {
-            vars.last_flags &= !Mark::CHALLENGE;
+            if !planted(Fault::ChallengeTwice) {
+                vars.last_flags &= !Mark::CHALLENGE;
+            }
             return Step::Ignore;
         }
-        TcpState::SynSent2 => vars.last_flags |= Mark::SIMULTANEOUS,
+        TcpState::SynSent2 if !planted(Fault::SimultaneousNotMarked) => vars.last_flags |= Mark::SIMULTANEOUS,
         TcpState::SynRecv if simultaneous_open_answered(vars, index, from) => {
             turn.new = TcpState::Established
         }
-        TcpState::Close if index == Index::Rst && checked => {
+        TcpState::Close if index == Index::Rst && (checked || planted(Fault::RstWindowOff)) => {
             match reset::judge(head, vars, segment, old, from, tcp.ignore_invalid_rst) {
                 reset::Judgement::Accept => checked = false,
                 reset::Judgement::CheckWindow => {}
@@ -83,7 +86,8 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
     }
 
     if checked {
-        let sack = if vars.flags[from.other().index()] & Mark::SACK_OK != 0 {
+        let permitted = vars.flags[from.other().index()] & Mark::SACK_OK != 0 || planted(Fault::SackUnasked);
+        let sack = if permitted && !planted(Fault::SackIgnored) {
             highest_sack(segment.options, segment.ack)
         } else {
             segment.ack
@@ -122,8 +126,9 @@ struct Turn {
 fn open(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, pickup: Pickup) -> bool {
     let opens = match pickup {
         Pickup::Any => true,
-        Pickup::Ack => matches!(index, Index::Syn | Index::Ack),
-        Pickup::Syn => index == Index::Syn,
+        Pickup::Ack if !planted(Fault::PickupLoose) => matches!(index, Index::Syn | Index::Ack),
+        Pickup::Syn if planted(Fault::PickupStrict) => matches!(index, Index::Syn | Index::Ack),
+        Pickup::Ack | Pickup::Syn => index == Index::Syn,
     };
     if !opens {
         return false;
@@ -138,7 +143,7 @@ fn open(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, pickup: Pickup)
         vars.learn_options(Direction::Original, segment.options);
     } else {
         // The connection's history is unknown: what the options were, and what was sent before.
-        peer.maxend = end.wrapping_add(window);
+        peer.maxend = if planted(Fault::PickupWindow) { end } else { end.wrapping_add(window) };
         vars.flags = [Mark::SACK_OK | Mark::LIBERAL; 2];
     }
     true
@@ -147,8 +152,9 @@ fn open(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, pickup: Pickup)
 /// A connection that ended may start again on the same tuple if its end was proper: one side had sent a FIN
 /// first, or this side has just reset it.
 fn may_reopen(vars: &TcpVars, from: Direction) -> bool {
-    (vars.flags[0] | vars.flags[1]) & Mark::CLOSE_INIT != 0
-        || (vars.noted.direction() == from && vars.noted.index() == Index::Rst)
+    let proper = (vars.flags[0] | vars.flags[1]) & Mark::CLOSE_INIT != 0 || planted(Fault::ReopenAlways);
+    let reset = vars.noted.direction() == from && vars.noted.index() == Index::Rst;
+    (proper || (reset && !planted(Fault::ReopenAfterReset))) && !planted(Fault::ReopenNever)
 }
 
 /// A segment that our state has no place for may still be right: what it says is noted, and it passes.
@@ -158,7 +164,8 @@ fn ignore(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, from: Directi
     if index == Index::SynAck
         && noted.index() == Index::Syn
         && noted.direction() != from
-        && segment.ack == vars.last_end
+        && (segment.ack == vars.last_end || planted(Fault::ResyncAnyAck))
+        && !planted(Fault::ResyncNever)
     {
         let opener = noted.direction().index();
         vars.peers[opener] = Peer {
@@ -170,14 +177,19 @@ fn ignore(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, from: Directi
         };
         vars.last_flags &= !Mark::CHALLENGE;
         vars.flags[opener] = vars.last_flags;
-        vars.set_scale(noted.direction(), noted.wscale());
-        vars.peers[from.index()] = Peer::default();
+        vars.set_scale(noted.direction(), if planted(Fault::ResyncScale) { 0 } else { noted.wscale() });
+        if !planted(Fault::ResyncKeepsPeer) {
+            vars.peers[from.index()] = Peer::default();
+        }
         vars.flags[from.index()] &= Mark::LIBERAL;
         vars.set_scale(from, 0);
         *turn = Turn { old: TcpState::SynSent, new: TcpState::SynRecv, resync: true };
         return true;
     }
 
+    if planted(Fault::IgnoredNotNoted) {
+        return false;
+    }
     vars.noted.set(index, from);
     vars.last_seq = segment.seq;
     vars.last_end = segment.end();
@@ -187,11 +199,12 @@ fn ignore(vars: &mut TcpVars, segment: &Segment<'_>, index: Index, from: Directi
         vars.last_flags = options.marks;
         vars.noted.set_wscale(options.wscale);
         // The answer may be a challenge, which must not be taken for the acknowledgment of the last FIN. RFC 5961 section 4
-        if turn.old == TcpState::LastAck {
+        if turn.old == TcpState::LastAck && !planted(Fault::ChallengeNotExpected) {
             vars.last_flags |= Mark::CHALLENGE;
         }
     }
-    if turn.old == TcpState::SynSent && index == Index::Ack && from == Direction::Reply {
+    let challenge = turn.old == TcpState::SynSent && index == Index::Ack && from == Direction::Reply;
+    if challenge && !planted(Fault::ChallengeSynSent) {
         vars.last_ack = segment.ack;
     }
     false
@@ -203,27 +216,34 @@ fn is_challenge_ack(vars: &TcpVars, old: TcpState, index: Index, from: Direction
         && vars.noted.direction() != from
         && vars.noted.index() == Index::Syn
         && vars.last_flags & Mark::CHALLENGE != 0
+        && !planted(Fault::ChallengeTaken)
 }
 
 fn simultaneous_open_answered(vars: &TcpVars, index: Index, from: Direction) -> bool {
-    from == Direction::Reply && index == Index::Ack && vars.last_flags & Mark::SIMULTANEOUS != 0
+    from == Direction::Reply
+        && index == Index::Ack
+        && vars.last_flags & Mark::SIMULTANEOUS != 0
+        && !planted(Fault::SimultaneousNotDone)
 }
 
 /// A FIN or RST out of window, answered by another from the other side, is the sign of a connection that is over
 /// but that we have lost track of: it need not stay for days.
 fn after_invalid(head: &mut Head, vars: &mut TcpVars, index: Index, from: Direction, ctx: &Context<'_>) {
     const KEEP: Ticks = Ticks::from_secs(120);
-    if head.status & status::ASSURED == 0 || !matches!(index, Index::Fin | Index::Rst) {
+    let lasting = head.status & status::ASSURED != 0 || planted(Fault::InvalidCutUnassured);
+    if !lasting || !matches!(index, Index::Fin | Index::Rst) || planted(Fault::InvalidCutNever) {
         return;
     }
     let noted = vars.noted;
-    if noted.direction() == from || !matches!(noted.index(), Index::Fin | Index::Rst) {
+    let answers = noted.direction() != from && matches!(noted.index(), Index::Fin | Index::Rst);
+    if !answers && !planted(Fault::InvalidCutAtOnce) {
         vars.noted.set(index, from);
         return;
     }
     let left = until(head.deadline, ctx.now);
     let unacknowledged = ctx.settings.timeouts.get(TimeoutKey::TcpUnacknowledged).0;
-    let applies = ctx.settings.tcp.unacknowledged_timer && left >= KEEP.0 as i32;
+    let enough = left >= KEEP.0 as i32 || planted(Fault::InvalidCutEdge);
+    let applies = ctx.settings.tcp.unacknowledged_timer && enough;
     if applies && left as u32 > unacknowledged {
         head.deadline = ctx.now.wrapping_add(unacknowledged);
         head.timeout_key = TimeoutKey::TcpUnacknowledged as u8;
@@ -243,34 +263,36 @@ fn accept(
     let Turn { old, new, resync } = turn;
     vars.noted.set(index, ctx.direction);
     head.state = new as u8;
-    if new == TcpState::FinWait && old != new {
+    if new == TcpState::FinWait && old != new && !planted(Fault::CloseInitNotMarked) {
         vars.flags[ctx.direction.index()] |= Mark::CLOSE_INIT;
     }
-    if resync {
+    if resync && !planted(Fault::ResyncUntold) {
         head.status |= status::STATE_CHANGED;
     }
 
     let mut key = timeout_of(vars, index, new, ctx.settings);
     let timeouts = &ctx.settings.timeouts;
     if head.status & status::SEEN_REPLY == 0 {
-        if segment.flags & tcp_flags::RST != 0 && !ctx.first {
+        if segment.flags & tcp_flags::RST != 0 && !ctx.first && !planted(Fault::RstUnanswered) {
             return Step::Destroy;
         }
         // Were it renewed, a client that reuses the port could keep a dead entry alive for ever.
-        if index == Index::Syn && old == TcpState::SynSent {
+        if index == Index::Syn && old == TcpState::SynSent && !planted(Fault::SynRenews) {
             return Step::Ignore;
         }
         // Picked up, and nothing came back yet: not worth days.
         if new == TcpState::Established
             && ctx.settings.tcp.unacknowledged_timer
             && timeouts.get(key) > timeouts.get(TimeoutKey::TcpUnacknowledged)
+            && !planted(Fault::PickupCap)
         {
             key = TimeoutKey::TcpUnacknowledged;
         }
     } else if new == TcpState::Established {
         let assured = match old {
-            TcpState::Established => true,
-            TcpState::SynRecv => !ctx.settings.tcp.assured_late,
+            TcpState::Established => !planted(Fault::AssuredNotByData),
+            TcpState::SynRecv if planted(Fault::AssuredNotByHandshake) => false,
+            TcpState::SynRecv => !ctx.settings.tcp.assured_late || planted(Fault::AssuredLate),
             _ => false,
         };
         if assured {
@@ -288,16 +310,27 @@ fn timeout_of(vars: &TcpVars, index: Index, new: TcpState, settings: &Settings) 
     let own = new.timeout_key();
     let shorter = |key: TimeoutKey| timeouts.get(own) > timeouts.get(key);
     let retrans = tcp.max_retrans.filter(|_| tcp.window_tracking);
-    if retrans.is_some_and(|max| vars.retrans >= max) && shorter(TimeoutKey::TcpMaxRetrans) {
+    let too_often = |max| u32::from(vars.retrans) >= u32::from(max) + slip(Fault::MaxRetransEdge);
+    let unacked =
+        (vars.flags[0] | if planted(Fault::UnackedOneSide) { 0 } else { vars.flags[1] }) & Mark::UNACKED != 0;
+    if retrans.is_some_and(too_often)
+        && !planted(Fault::MaxRetransNever)
+        && (shorter(TimeoutKey::TcpMaxRetrans) || planted(Fault::MaxRetransLonger))
+    {
         TimeoutKey::TcpMaxRetrans
-    } else if index == Index::Rst {
+    } else if index == Index::Rst && !planted(Fault::RstTimeout) {
         TimeoutKey::TcpClose
-    } else if tcp.unacknowledged_timer
-        && (vars.flags[0] | vars.flags[1]) & Mark::UNACKED != 0
-        && shorter(TimeoutKey::TcpUnacknowledged)
+    } else if (tcp.unacknowledged_timer || planted(Fault::UnackedSwitch))
+        && unacked
+        && !planted(Fault::UnackedNever)
+        && (shorter(TimeoutKey::TcpUnacknowledged) || planted(Fault::UnackedLonger))
     {
         TimeoutKey::TcpUnacknowledged
-    } else if retrans.is_some() && vars.last_window == 0 && shorter(TimeoutKey::TcpMaxRetrans) {
+    } else if retrans.is_some()
+        && vars.last_window == 0
+        && !planted(Fault::ZeroWindowNever)
+        && (shorter(TimeoutKey::TcpMaxRetrans) || planted(Fault::ZeroWindowLonger))
+    {
         TimeoutKey::TcpMaxRetrans
     } else {
         own

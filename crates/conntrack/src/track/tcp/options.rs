@@ -1,6 +1,7 @@
 //! TCP options, as far as windows need them. Reading stops at the first malformed length.
 
 use super::state::{Mark, after};
+use crate::fault::{Fault, planted};
 
 const END: u8 = 0;
 const NOP: u8 = 1;
@@ -21,17 +22,21 @@ pub(super) struct Options {
 impl Options {
     /// `None` where the header has no options at all.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        if bytes.is_empty() {
+        if bytes.is_empty() && !planted(Fault::OptionNone) {
             return None;
         }
         let mut found = Self::default();
         for (kind, value) in Walk(bytes) {
             match (kind, value) {
                 (WINDOW_SCALE, &[wscale]) => {
-                    found.wscale = wscale.min(MAX_WSCALE);
+                    if planted(Fault::OptionFirstWins) && found.marks & Mark::WSCALE != 0 {
+                        continue;
+                    }
+                    found.wscale =
+                        if planted(Fault::OptionScaleCap) { wscale & 15 } else { wscale.min(MAX_WSCALE) };
                     found.marks |= Mark::WSCALE;
                 }
-                (SACK_PERMITTED, &[]) => found.marks |= Mark::SACK_OK,
+                (SACK_PERMITTED, &[]) if !planted(Fault::OptionSackPermitted) => found.marks |= Mark::SACK_OK,
                 _ => {}
             }
         }
@@ -52,7 +57,8 @@ pub(super) fn highest_sack(bytes: &[u8], ack: u32) -> u32 {
 fn search_sack(bytes: &[u8], ack: u32) -> u32 {
     for (kind, value) in Walk(bytes) {
         if kind == SACK && !value.is_empty() && value.len() % 8 == 0 {
-            return value.chunks_exact(8).fold(ack, |highest, block| {
+            let blocks = if planted(Fault::SackFirstBlock) { 1 } else { value.len() / 8 };
+            return value.chunks_exact(8).take(blocks).fold(ack, |highest, block| {
                 let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
                 if after(right, highest) { right } else { highest }
             });

@@ -2,6 +2,7 @@
 //! RFC 5961 section 3.2; what the numbers are compared with is conntrack's own.
 
 use super::state::{Index, Mark, TcpState, TcpVars, before};
+use crate::fault::{Fault, planted, shift};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
 use crate::wire::Segment;
@@ -31,7 +32,7 @@ pub(super) fn judge(
     ignore_invalid: bool,
 ) -> Judgement {
     // Once a FIN was seen the tuple may be in use again already, and every number here out of date.
-    if super::is_closing(old) {
+    if super::is_closing(old) && !planted(Fault::RstClosing) {
         return Judgement::Accept;
     }
     let assured = head.status & status::ASSURED != 0;
@@ -41,34 +42,44 @@ pub(super) fn judge(
     let mut keep_state = false;
 
     // The highest acknowledgment may be out of date if a SYN was let through.
-    if vars.flags[receiver] & Mark::MAXACK_SET != 0 && noted.index() != Index::Syn {
+    let known = vars.flags[receiver] & Mark::MAXACK_SET != 0 || planted(Fault::RstMaxackUnknown);
+    if known && (noted.index() != Index::Syn || planted(Fault::RstAfterSyn)) {
         let maxack = vars.peers[receiver].maxack;
-        if segment.seq == 0 && !established {
+        if segment.seq == 0 && !established && !planted(Fault::RstZeroSeq) {
             // Most likely the answer to a SYN that was let through.
             return Judgement::CheckWindow;
         }
-        if before(segment.seq, maxack) && !ignore_invalid {
+        let floor =
+            maxack.wrapping_add_signed(-shift(Fault::RstUnderMaxackEdgeWide, Fault::RstUnderMaxackEdgeTight));
+        let switched_off = ignore_invalid && !planted(Fault::RstIgnoreSwitch);
+        if before(segment.seq, floor) && !switched_off && !planted(Fault::RstUnderMaxack) {
             return Judgement::Invalid;
         }
-        if !established || segment.seq == maxack {
+        let exact = segment.seq == maxack && !planted(Fault::RstExact);
+        if (!established && !planted(Fault::RstExactUnassured)) || exact {
             return Judgement::CheckWindow;
         }
         // Right behind data of the same side.
-        if noted.index() == Index::Ack && noted.direction() == from && segment.seq == vars.last_end {
+        let same_side = noted.direction() == from || planted(Fault::RstBehindOther);
+        let behind_data = noted.index() == Index::Ack && same_side && segment.seq == vars.last_end;
+        if behind_data && !planted(Fault::RstBehindData) {
             return Judgement::CheckWindow;
         }
-        keep_state = true;
+        keep_state = !planted(Fault::RstNearMiss);
     }
 
-    let from_other_side = noted.direction() != from;
+    let from_other_side = noted.direction() != from || planted(Fault::RstAnswersOneself);
+    let answers_syn = head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn && from_other_side;
+    let answers_ack = !assured && noted.index() == Index::Ack;
     let answers_ignored =
-        (head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn && from_other_side)
-            || (!assured && noted.index() == Index::Ack);
+        (answers_syn && !planted(Fault::RstAnswersSyn)) || (answers_ack && !planted(Fault::RstAnswersAck));
     let answers_challenge = old == TcpState::SynSent
         && noted.index() == Index::Ack
         && noted.direction() == Direction::Reply
-        && segment.seq == vars.last_ack;
-    let accept = (answers_ignored && segment.ack == vars.last_end) || answers_challenge;
+        && segment.seq == vars.last_ack
+        && !planted(Fault::RstAnswersChallenge);
+    let names_it = segment.ack == vars.last_end || planted(Fault::RstAnswersAnything);
+    let accept = (answers_ignored && names_it) || answers_challenge;
     match (accept, keep_state) {
         (true, false) => Judgement::Accept,
         (true, true) => Judgement::KeepStateAndAccept,

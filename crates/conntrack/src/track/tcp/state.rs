@@ -99,6 +99,15 @@ pub(super) enum Index {
 impl Index {
     pub(super) const ALL: [Self; 6] = [Self::None, Self::Syn, Self::SynAck, Self::Fin, Self::Ack, Self::Rst];
 
+    /// FIN for SYN and SYN for FIN: what a row of the state table with a planted fault takes it for.
+    pub(super) const fn swapped(self) -> Self {
+        match self {
+            Self::Syn => Self::Fin,
+            Self::Fin => Self::Syn,
+            other => other,
+        }
+    }
+
     #[inline(always)]
     pub(super) const fn of(flags: u8) -> Self {
         use tcp_flags::{ACK, FIN, RST, SYN};

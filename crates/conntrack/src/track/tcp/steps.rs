@@ -1,6 +1,7 @@
 //! The state table: state × direction × kind of segment. Total; every cell is written.
 
 use super::state::{Index, TcpState};
+use crate::fault::tcp_row;
 use crate::key::Direction;
 use crate::track::settings::Pickup;
 
@@ -78,6 +79,7 @@ pub(super) fn cell(pickup: Pickup, state: TcpState, from: Direction, index: Inde
         (_, _, Direction::Original) => &ORIGINAL[state as usize],
         (_, _, Direction::Reply) => &REPLY[state as usize],
     };
+    let index = if tcp_row(state as u8, from) { index.swapped() } else { index };
     row[index as usize]
 }
 

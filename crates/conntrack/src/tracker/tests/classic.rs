@@ -1,8 +1,9 @@
 //! The classic profile: Oskar Andreasson's iptables tutorial, section 4.4, and the old table's own ways.
 
 use super::dialogue::*;
-use crate::policy::Class;
+use crate::policy::{Class, Policy};
 use crate::track::settings::{Profile, Settings};
+use crate::tracker::OnFull;
 use crate::wire::proto;
 
 #[test]
@@ -74,6 +75,7 @@ fn a_flagless_segment_is_invalid_on_any_other_flow() {
 #[test]
 fn a_flagless_flow_answered_by_syn_ack_is_half_open() {
     Dialogue::classic().client(seg(0)).server(seg(SYN | ACK)).expect("SYN_RECV", 60);
+    Dialogue::classic().client(seg(0)).server(seg(SYN)).expect("SYN_RECV", 60);
     Dialogue::classic().client(seg(0)).server(seg(0)).expect("NONE", 1800);
     Dialogue::classic().client(seg(0)).server(seg(ACK)).expect("CLOSE", 10);
 }
@@ -85,7 +87,7 @@ fn two_syns_that_cross_are_listen() {
 
 #[test]
 fn a_udp_flow_is_assured_by_the_first_packet_after_the_answer() {
-    use crate::tracker::tests::dialogue::Host::{Client, Server};
+    use super::dialogue::Host::{Client, Server};
     Dialogue::classic()
         .raw(Client, proto::UDP, &udp((5000, 53), 4))
         .raw(Server, proto::UDP, &udp((53, 5000), 4))
@@ -111,4 +113,13 @@ fn without_window_tracking_any_reset_closes() {
     settings.tcp.window_tracking = false;
     Dialogue::new(settings).established().server(seg(RST).seq_offset(1 << 30)).expect("CLOSE", 10);
     Dialogue::classic().established().server(seg(RST).seq_offset(1 << 30)).expect_class(Class::Invalid);
+}
+
+#[test]
+fn window_tracking_switched_off_lets_any_reset_close_a_flow_that_it_has_watched() {
+    let mut dialogue = Dialogue::classic().established();
+    let mut settings = *dialogue.tracker.settings();
+    settings.tcp.window_tracking = false;
+    dialogue.tracker.configure(settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop);
+    dialogue.server(seg(RST).seq_offset(1 << 30)).expect("CLOSE", 10);
 }

@@ -225,8 +225,14 @@ impl Dialogue {
     }
 
     /// Time passes, and nobody turns the wheel.
-    pub(super) fn jump_secs(mut self, seconds: u64) -> Self {
-        self.now = Tick::from_millis(self.now.as_millis() + seconds * 1000);
+    pub(super) fn stall(mut self, span: Ticks) -> Self {
+        self.now = self.now.after(span);
+        self
+    }
+
+    /// As [`Dialogue::stall`], for longer than any timeout may be.
+    pub(super) fn stall_days(mut self, days: u64) -> Self {
+        self.now = Tick::from_millis(self.now.as_millis() + days * 86_400_000);
         self
     }
 

@@ -2,8 +2,11 @@
 
 use super::dialogue::*;
 use crate::event::{DestroyReason, EventKind};
-use crate::policy::Class;
+use crate::policy::{Class, Role};
+use crate::tick::Tick;
 use crate::track::reason::Reason;
+use crate::tracker::Frame;
+use crate::wire::{Checksum, proto};
 
 #[test]
 fn only_the_exact_reset_closes_an_established_flow() {
@@ -82,4 +85,30 @@ fn data_beyond_the_window_is_invalid_and_says_so() {
     assert_eq!(beyond.last.reason, Some(Reason::TcpSeqOverMaxEnd));
     let unseen = Dialogue::linux().established().client(seg(ACK).ack_offset(1));
     assert_eq!(unseen.last.reason, Some(Reason::TcpAckOverEnd));
+}
+
+#[test]
+fn the_same_tuple_in_two_zones_is_two_flows() {
+    let mut dialogue = Dialogue::linux();
+    let packet = ipv4(proto::UDP, [10, 0, 0, 1], [10, 0, 0, 2], &udp((1, 2), 0));
+    let frames = [0, 7].map(|zone| Frame { zone, ..frame(&packet, Role::Inside) });
+    let mut outcomes = [dialogue.last; 2];
+    dialogue.tracker.on_burst(Tick(1), &frames, &mut outcomes, &mut dialogue.events);
+    assert_eq!(dialogue.tracker.len(), 2);
+    assert_eq!(outcomes[1].class, Some(Class::New));
+}
+
+#[test]
+fn what_the_nic_found_wrong_is_invalid_and_not_summed_again() {
+    let mut dialogue = Dialogue::linux();
+    // Without a UDP checksum there is nothing to find wrong; a TCP checksum of zero is wrong here.
+    let packet = ipv4(proto::TCP, [10, 0, 0, 1], [10, 0, 0, 2], &tcp((1, 2), 1, 0, SYN, 1000, 0));
+    let frames = [Checksum::Bad, Checksum::Unknown, Checksum::Good]
+        .map(|checksum| Frame { checksum, ..frame(&packet, Role::Inside) });
+    let mut outcomes = [dialogue.last; 3];
+    dialogue.tracker.on_burst(Tick(1), &frames, &mut outcomes, &mut dialogue.events);
+    assert_eq!(
+        outcomes.map(|outcome| outcome.reason),
+        [Some(Reason::L4Checksum), Some(Reason::L4Checksum), None]
+    );
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use agreement::compare::{Slack, agree, differences};
-use agreement::play::Player;
-use agreement::shown::Shown;
+use crate::compare::{Slack, agree, differences};
+use crate::play::Player;
+use crate::shown::Shown;
 use conntrack::tick::Tick;
 use conntrack::wire::Checksum;
 
@@ -17,18 +17,18 @@ use crate::rules::{self, Rule};
 const START: u64 = (1 << 32) - 20 * 250;
 
 /// What came of one scenario.
-pub(crate) struct Result {
+pub struct Result {
     /// Steps that differ.
-    pub(crate) disagreements: usize,
-    pub(crate) first: Option<Played>,
+    pub disagreements: usize,
+    pub first: Option<Played>,
     /// Rules that touched it, each once.
-    pub(crate) rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
     /// Time spent in the tracker and in showing what it did.
-    pub(crate) busy: Duration,
+    pub busy: Duration,
 }
 
 /// Plays one scenario.
-pub(crate) fn play(player: &mut Player, scenario: &Scenario) -> Result {
+pub fn play(player: &mut Player, scenario: &Scenario) -> Result {
     let mut result = Result { disagreements: 0, first: None, rules: Vec::new(), busy: Duration::ZERO };
     if scenario.late {
         result.rules.push(Rule::Late);
@@ -42,8 +42,7 @@ pub(crate) fn play(player: &mut Player, scenario: &Scenario) -> Result {
         let reason = hear(player, step, &mut ours);
         result.busy += started.elapsed();
         let plain = !scenario.helpers && step.sent_back.is_empty();
-        if plain && agree(&step.kernel, &ours, slack) && rules::fate(step) == agreement::play::Fate::Forwarded
-        {
+        if plain && agree(&step.kernel, &ours, slack) && rules::fate(step) == crate::play::Fate::Forwarded {
             continue;
         }
         let mut kernel = step.kernel.clone();
@@ -74,7 +73,7 @@ fn hear(player: &mut Player, step: &Step, ours: &mut Shown) -> Option<&'static s
     for answer in &step.sent_back {
         let mut behind = Shown::default();
         let bytes = rules::on_the_wire(answer);
-        player.packet(now, &bytes, Checksum::Good, agreement::play::Fate::Forwarded, &mut behind);
+        player.packet(now, &bytes, Checksum::Good, crate::play::Fate::Forwarded, &mut behind);
         ours.events.append(&mut behind.events);
         ours.entries = behind.entries;
     }

@@ -7,55 +7,55 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use agreement::settings::KernelSettings;
-use agreement::shown::{self, Entry, Event, EventKind, Shown, Tcp};
+use crate::settings::KernelSettings;
+use crate::shown::{self, Entry, Event, EventKind, Shown, Tcp};
 use conntrack::event::{Count, Tuple, TupleIds};
 use conntrack::key::Direction;
 use conntrack::policy::Class;
 use serde::Deserialize;
 
 /// One scenario, checked.
-pub(crate) struct Scenario {
-    pub(crate) name: String,
-    pub(crate) settings: KernelSettings,
+pub struct Scenario {
+    pub name: String,
+    pub settings: KernelSettings,
     /// The recorder gave flows to the kernel's helpers.
-    pub(crate) helpers: bool,
+    pub helpers: bool,
     /// The machine that recorded it was too slow for its clock to be trusted.
-    pub(crate) late: bool,
-    pub(crate) steps: Vec<Step>,
+    pub late: bool,
+    pub steps: Vec<Step>,
 }
 
 /// One packet, or a look at the table, and what the kernel showed.
-pub(crate) struct Step {
+pub struct Step {
     /// Seconds since the scenario's start.
-    pub(crate) at: f64,
+    pub at: f64,
     /// `A` or `B`: where it entered; `-`: nothing was sent.
-    pub(crate) side: char,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) note: String,
-    pub(crate) fate: String,
+    pub side: char,
+    pub bytes: Vec<u8>,
+    pub note: String,
+    pub fate: String,
     /// The kernel's own words, which are not compared.
-    pub(crate) reason: String,
+    pub reason: String,
     /// Packets that the router itself answered with.
-    pub(crate) sent_back: Vec<Vec<u8>>,
+    pub sent_back: Vec<Vec<u8>>,
     /// Some entry was made by a helper's expectation.
-    pub(crate) expected_child: bool,
-    pub(crate) kernel: Shown,
+    pub expected_child: bool,
+    pub kernel: Shown,
 }
 
 impl Scenario {
     /// Time passes in it.
-    pub(crate) fn is_timed(&self) -> bool {
+    pub fn is_timed(&self) -> bool {
         self.steps.iter().any(|step| step.at != 0.0)
     }
 
     /// Packets in it, without the looks.
-    pub(crate) fn packets(&self) -> usize {
+    pub fn packets(&self) -> usize {
         self.steps.iter().filter(|step| step.side != '-').count()
     }
 
     /// Reads one line of a corpus file.
-    pub(crate) fn parse(line: &str) -> Result<Self, String> {
+    pub fn parse(line: &str) -> Result<Self, String> {
         let raw: RawScenario<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
         let name = raw.name.clone().into_owned();
         raw.check().map_err(|error| format!("scenario {name}: {error}"))
@@ -63,7 +63,7 @@ impl Scenario {
 }
 
 /// The corpus files of a folder, sorted by name.
-pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let list = std::fs::read_dir(folder).map_err(|error| {
         format!("{}: {error}; CONFORMANCE_CORPUS must name a folder of .jsonl files", folder.display())
     })?;
@@ -83,7 +83,7 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 /// Calls `each` with every line that is not empty, and its number from 1.
-pub(crate) fn lines(path: &Path, mut each: impl FnMut(usize, String)) -> Result<(), String> {
+pub fn lines(path: &Path, mut each: impl FnMut(usize, String)) -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(wrong)?;
     let unpacked: Box<dyn Read> = if path.extension().is_some_and(|end| end == "gz") {

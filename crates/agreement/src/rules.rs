@@ -1,15 +1,15 @@
 //! What a bump in the wire cannot share with the router that the corpus was recorded on. Each rule names a
 //! routing fate, what the router itself sent, or a helper; none names a scenario.
 
-use agreement::play::Fate;
-use agreement::shown::{EventKind, Shown, status};
+use crate::play::Fate;
+use crate::shown::{EventKind, Shown, status};
 use conntrack::policy::Class;
 
 use crate::corpus::{Scenario, Step};
 
 /// One written rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rule {
+pub enum Rule {
     RouterDroppedFirst,
     RouterAnswered,
     Helper,
@@ -17,11 +17,10 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::RouterDroppedFirst, Self::RouterAnswered, Self::Helper, Self::Late];
+    pub const ALL: [Self; 4] = [Self::RouterDroppedFirst, Self::RouterAnswered, Self::Helper, Self::Late];
 
     /// What it does, and why.
-    pub(crate) fn explain(self) -> &'static str {
+    pub fn explain(self) -> &'static str {
         match self {
             Self::RouterDroppedFirst => {
                 "the router dropped a flow's first packet (TTL, no route, too big): the wire has no such drop, so \
@@ -40,7 +39,7 @@ impl Rule {
 }
 
 /// Whether the tracker must see this packet dropped behind it.
-pub(crate) fn fate(step: &Step) -> Fate {
+pub fn fate(step: &Step) -> Fate {
     let dropped = step.fate == "dropped-after-conntrack" && step.kernel.class == Some(Class::New);
     // A packet to the router itself is "dropped" as well, but after its flow was inserted.
     let inserted = step.kernel.events.iter().any(|event| event.kind == EventKind::New);
@@ -48,7 +47,7 @@ pub(crate) fn fate(step: &Step) -> Fate {
 }
 
 /// Takes out of both sides what a rule says cannot be compared, and names the rules that touched this step.
-pub(crate) fn apply(scenario: &Scenario, step: &Step, kernel: &mut Shown, ours: &mut Shown) -> Vec<Rule> {
+pub fn apply(scenario: &Scenario, step: &Step, kernel: &mut Shown, ours: &mut Shown) -> Vec<Rule> {
     let mut touched = Vec::new();
     if fate(step) == Fate::DroppedIfNew {
         touched.push(Rule::RouterDroppedFirst);
@@ -70,7 +69,7 @@ pub(crate) fn apply(scenario: &Scenario, step: &Step, kernel: &mut Shown, ours: 
 
 /// The packets that the router answered with, as they were on the wire: the recorder zeroes the IPv4
 /// identification, which is nobody's, and with it the header checksum.
-pub(crate) fn on_the_wire(packet: &[u8]) -> Vec<u8> {
+pub fn on_the_wire(packet: &[u8]) -> Vec<u8> {
     let mut out = packet.to_vec();
     let header_bytes = out.first().filter(|first| *first >> 4 == 4).map(|first| usize::from(first & 15) * 4);
     if let Some(header) =

@@ -3,23 +3,23 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use agreement::compare::Difference;
-use agreement::shown::class_text;
+use crate::compare::Difference;
+use crate::shown::class_text;
 
 use crate::corpus::{Scenario, Step};
 
 /// One step that both have played.
-pub(crate) struct Played {
-    pub(crate) index: usize,
-    pub(crate) reason: Option<&'static str>,
-    pub(crate) differences: Vec<Difference>,
+pub struct Played {
+    pub index: usize,
+    pub reason: Option<&'static str>,
+    pub differences: Vec<Difference>,
 }
 
 /// How many steps before the wrong one are told.
 const CONTEXT_STEPS: usize = 40;
 
 /// The dialogue up to its first surprise.
-pub(crate) fn dialogue(scenario: &Scenario, wrong: &Played, corpus: &Path) -> String {
+pub fn dialogue(scenario: &Scenario, wrong: &Played, corpus: &Path) -> String {
     let mut out = format!("{}\n", scenario.name);
     let first = wrong.index.saturating_sub(CONTEXT_STEPS);
     if first > 0 {
