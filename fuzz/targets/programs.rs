@@ -37,12 +37,23 @@ struct Program {
 enum Command {
     Frame(Sent),
     /// A pause, and the visits to the wheel that its end has room for.
-    Wait { ticks: u16, budget: u8 },
+    Wait {
+        ticks: u16,
+        budget: u8,
+    },
     /// A pause of any length, after which all that is due is done.
     LongWait(u32),
-    SetTimeout { which: u8, seconds: u16 },
-    Configure { settings: u8, policy: u8 },
-    Flush { budget: u8 },
+    SetTimeout {
+        which: u8,
+        seconds: u16,
+    },
+    Configure {
+        settings: u8,
+        policy: u8,
+    },
+    Flush {
+        budget: u8,
+    },
 }
 
 /// The frames of one packet, and what a driver says of them.
@@ -164,7 +175,8 @@ impl Side {
         let memory = Memory::heap(bytes).expect("a small heap");
         let (policy, on_full) = policy(program.policy);
         Self {
-            tracker: Tracker::new(limits, settings(program.settings), policy, on_full, memory).expect("enough"),
+            tracker: Tracker::new(limits, settings(program.settings), policy, on_full, memory)
+                .expect("enough"),
             events: Events::with_capacity(4096),
             alive: HashSet::new(),
             created: 0,
@@ -340,8 +352,7 @@ fuzz_target!(|program: Program| {
                 Command::Frame(_) => {}
                 Command::Wait { budget, .. } => {
                     let budget = u32::from(budget);
-                    let done =
-                        side.tracker.on_tick(now, ExpireBudget { flows: budget }, &mut side.events);
+                    let done = side.tracker.on_tick(now, ExpireBudget { flows: budget }, &mut side.events);
                     assert!(done.visited <= budget && done.expired <= done.visited);
                 }
                 Command::LongWait(_) => side.drain(now, 64),
