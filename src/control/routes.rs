@@ -186,7 +186,7 @@ async fn events(Shared(state): Shared<Arc<State>>) -> Response {
 fn row(state: &State, key: TimeoutKey) -> TimeoutRow {
     TimeoutRow {
         name: key.name().to_owned(),
-        seconds: state.settings().timeouts.get(key).as_secs(),
+        seconds: state.settings().timeouts.get(key).as_secs_f64(),
         explain: key.explain().to_owned(),
     }
 }
@@ -233,7 +233,7 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
         }
     }
     state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
-    tracing::info!(timeout = key.name(), seconds = value.as_secs(), "timeout changed");
+    tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
 }
 
