@@ -257,6 +257,6 @@ fn clients_without_an_appliance_say_so_with_their_own_code() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(3), "{words:?}: {output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("is it running?"), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("`dpdk-conntrack run`"), "{output:?}");
     }
 }
