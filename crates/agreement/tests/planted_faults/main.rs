@@ -21,7 +21,6 @@ use conntrack::{event, policy, table, tick, track, tracker, wire};
 #[path = "../../../conntrack/src/tracker/tests/mod.rs"]
 mod dialogues;
 
-
 /// Who noticed.
 enum Catch {
     Recorded(String),
