@@ -240,11 +240,15 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
 async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
     let mut flows = 0;
     for worker in 0..state.workers.len() {
-        match state.workers.ask(worker, Command::Flush(Flush::default())).await {
-            Ok(Command::Flush(flush)) => flows += flush.ended,
-            Ok(_) => {}
-            Err(error) => return error.into_response(),
+        let mut part = Flush::new();
+        while part.from.is_some() {
+            part = match state.workers.ask(worker, Command::Flush(part)).await {
+                Ok(Command::Flush(part)) => part,
+                Ok(_) => break,
+                Err(error) => return error.into_response(),
+            };
         }
+        flows += part.ended;
     }
     tracing::info!(flows, "table flushed");
     Json(Flushed { flows }).into_response()
