@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Subcommand;
-use conntrack::tick::Ticks;
+use conntrack::tick::{PER_SECOND, Ticks};
 use hyper::Method;
 
 use super::client::Client;
@@ -34,6 +34,11 @@ pub(super) enum Timeout {
     },
 }
 
+/// What the appliance says in seconds, as a span. Nothing is longer than [`Ticks::MAX`].
+fn ticks(seconds: f64) -> Ticks {
+    Ticks((seconds * f64::from(PER_SECOND)).round() as u32)
+}
+
 impl Timeout {
     pub(super) fn run(self) -> Done {
         let mut out = io::stdout().lock();
@@ -50,7 +55,7 @@ impl Timeout {
                         "{:<24} {:>8}  {:<8} {}",
                         row.name,
                         row.seconds,
-                        print_timeout(Ticks::from_secs(row.seconds)),
+                        print_timeout(ticks(row.seconds)),
                         row.explain
                     )?;
                 }

@@ -17,6 +17,10 @@ use agreement::play::{Player, SCENARIO_FLOWS};
 use agreement::rules::Rule;
 use agreement::{replay, report};
 
+/// Lines that go to a thread at once.
+const BATCH_LINES: usize = 64;
+const SHOW_DEFAULT: usize = 5;
+
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
 

@@ -42,9 +42,6 @@ pub struct Player {
     max_flows: u32,
 }
 
-/// Lines that go to a thread at once.
-const BATCH_LINES: usize = 64;
-const SHOW_DEFAULT: usize = 5;
 /// More flows than any scenario makes.
 pub const SCENARIO_FLOWS: u32 = 1024;
 
