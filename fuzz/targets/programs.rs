@@ -23,7 +23,7 @@ use conntrack_fuzz::packet::Packet;
 use libfuzzer_sys::fuzz_target;
 
 /// So few that a program can fill the table.
-const FLOWS: u32 = 24;
+const FLOWS: [u32; 4] = [24, 8, 4, 1];
 const DATAGRAMS: u16 = 4;
 
 #[derive(Arbitrary, Debug)]
@@ -170,7 +170,8 @@ struct Side {
 
 impl Side {
     fn new(program: &Program) -> Self {
-        let limits = Limits { max_entries: FLOWS, max_datagrams: DATAGRAMS, hash_key: [1, 2, 3, 4] };
+        let max_entries = FLOWS[usize::from(program.policy >> 4 & 3)];
+        let limits = Limits { max_entries, max_datagrams: DATAGRAMS, hash_key: [1, 2, 3, 4] };
         let bytes = Tracker::memory_bytes(&limits).expect("within limits");
         let memory = Memory::heap(bytes).expect("a small heap");
         let (policy, on_full) = policy(program.policy);
