@@ -187,6 +187,7 @@ fn row(state: &State, key: TimeoutKey) -> TimeoutRow {
     TimeoutRow {
         name: key.name().to_owned(),
         seconds: state.settings().timeouts.get(key).as_secs_f64(),
+        used: state.settings().uses(key),
         explain: key.explain().to_owned(),
     }
 }

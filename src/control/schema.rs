@@ -241,6 +241,8 @@ pub struct TimeoutRow {
     pub name: String,
     /// With a fraction: the tracker's tick is 4 ms.
     pub seconds: f64,
+    /// Whether any flow can be on it, as the profile and the switches stand.
+    pub used: bool,
     pub explain: String,
 }
 

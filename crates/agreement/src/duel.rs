@@ -1,5 +1,6 @@
 //! One program to the kernel and to the tracker, step by step, until they part.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use conntrack::tick::Tick;
@@ -8,9 +9,9 @@ use conntrack::wire::Checksum;
 use crate::compare::{Difference, Slack, agree, differences};
 use crate::kernel::{Injected, Kernel, Watch};
 use crate::play::{Fate, Player};
-use crate::program::{Program, Step};
+use crate::program::{Program, Step, describe};
 use crate::settings::KernelSettings;
-use crate::shown::{EventKind, Shown};
+use crate::shown::{Entry, EventKind, Shown, class_text};
 
 /// The tracker's clock at the start: its low 32 bits turn over while timed programs run.
 const START: Tick = Tick((1 << 32) - 1000);
@@ -40,8 +41,50 @@ pub struct Parting {
     pub differences: Vec<Difference>,
 }
 
+/// What the programs have met so far, so that a run that agrees can show that it asked.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<String, u64>);
+
+impl Coverage {
+    /// Adds what another lane has met.
+    pub fn add(&mut self, other: &Self) {
+        other.0.iter().for_each(|(what, count)| *self.0.entry(what.clone()).or_default() += count);
+    }
+
+    /// Each thing and how often, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(what, count)| (what.as_str(), *count))
+    }
+
+    fn meet(&mut self, what: impl Into<String>) {
+        *self.0.entry(what.into()).or_default() += 1;
+    }
+
+    /// One packet: what was said of it, and the cell of TCP's or SCTP's table that it touched.
+    fn packet(&mut self, bytes: &[u8], before: &[Entry], after: &Shown, reason: Option<&str>) {
+        self.meet(format!("class {}", class_text(after.class, after.direction)));
+        if let Some(reason) = reason {
+            self.meet(format!("reason {reason}"));
+        }
+        // Which flow it belonged to is plain where there is only one.
+        if let [flow] = before {
+            let state = flow.state.unwrap_or("-");
+            let kind = describe::kind(bytes);
+            let class = class_text(after.class, after.direction);
+            let new = match after.entries.as_slice() {
+                [same] if same.n == flow.n => same.state.unwrap_or("-"),
+                [_] => "a new flow",
+                _ => "gone or joined",
+            };
+            self.meet(format!("{kind} in {state}: {class}, {new}"));
+        }
+    }
+}
+
 /// A program on its way.
 pub struct Lane {
+    coverage: Option<Coverage>,
+    before: Vec<Entry>,
     program: Program,
     settings: KernelSettings,
     next: usize,
@@ -57,6 +100,8 @@ impl Lane {
     /// Ready to run programs.
     pub fn new() -> Self {
         Self {
+            coverage: None,
+            before: Vec::new(),
             program: Program { seed: 0, index: 0, settings: Vec::new(), steps: Vec::new() },
             settings: KernelSettings::default(),
             next: 0,
@@ -77,8 +122,14 @@ impl Lane {
         self.player.start(&self.settings);
         self.program = program;
         self.next = 0;
+        self.before.clear();
         self.bursts.clear();
         Ok(())
+    }
+
+    /// From now on, notes what programs meet; gives what was met.
+    pub fn coverage(&mut self) -> &Coverage {
+        self.coverage.get_or_insert_default()
     }
 
     /// The program that runs.
@@ -118,6 +169,7 @@ impl Lane {
                 kernel.show(&mut self.watch, &mut self.kernel)?;
                 let fate = fate(&self.kernel, &injected, *may_be_dropped);
                 self.player.packet(START, bytes, Checksum::Unknown, fate, &mut self.ours);
+                self.note(at);
                 Ok(self.judge(at, slack))
             }
             Some(Step::Set(name, value)) => {
@@ -136,7 +188,7 @@ impl Lane {
     }
 
     /// Runs the steps up to the next gap; gives the gap, or `None` at the program's end.
-    pub fn burst(&mut self, kernel: &mut Kernel, clock: Instant) -> Result<Result<Option<u32>, End>, String> {
+    pub fn burst(&mut self, kernel: &mut Kernel, clock: Clock) -> Result<Result<Option<u32>, End>, String> {
         let now_ms = clock.elapsed().as_secs_f64() * 1000.0;
         let too_close = self.bursts.iter().any(|earlier| {
             let phase = (now_ms - earlier) % 1000.0;
@@ -160,11 +212,11 @@ impl Lane {
                         return Ok(Err(End::Late));
                     }
                     let fate = fate(&self.kernel, &injected, *may_be_dropped);
-                    let now = tick(injected.from - clock);
+                    let now = clock.tick(injected.from);
                     self.player.packet(now, bytes, Checksum::Unknown, fate, &mut self.ours);
-                    // Both clocks round to ticks of their own, and the kernel's stood still at some moment in between.
-                    let doubt = 3 + tick(shown_at - injected.from).0 - START.0;
-                    self.allow_for_clocks(tick(shown_at - clock), doubt);
+                    let doubt = clock.doubt(injected.from, shown_at);
+                    let now = clock.tick(shown_at);
+                    allow_for_clocks(&mut self.player, &self.kernel, &mut self.ours, now, doubt);
                     let slack = Slack { below: 0, above: 0, skip_destroy: true };
                     if let Some(parting) = self.judge(at, slack) {
                         return Ok(Err(End::Parted(Box::new(parting))));
@@ -175,31 +227,13 @@ impl Lane {
         Ok(Ok(None))
     }
 
-    /// Takes the kernel's seconds over where they lie between what our clock gives `doubt` ticks earlier and later.
-    fn allow_for_clocks(&mut self, now: Tick, doubt: u64) {
-        let mut views = [Shown::default(), Shown::default()];
-        self.player.entries_at(Tick(now.0 - doubt), &mut views[0]);
-        self.player.entries_at(Tick(now.0 + doubt), &mut views[1]);
-        for entry in &mut self.ours.entries {
-            let seen = self.kernel.entries.iter().find(|other| other.n == entry.n).map(|other| other.timeout);
-            let bound = |view: &Shown| {
-                view.entries.iter().find(|other| other.n == entry.n).map(|other| other.timeout)
-            };
-            if let (Some(seen), Some(high), Some(low)) = (seen, bound(&views[0]), bound(&views[1])) {
-                entry.timeout = if (low..=high).contains(&seen) { seen } else { high };
-            }
-        }
-        let announced = |shown: &Shown| -> Vec<usize> {
-            (0..shown.events.len()).filter(|at| shown.events[*at].kind != EventKind::Destroy).collect()
-        };
-        for (theirs, ours) in announced(&self.kernel).into_iter().zip(announced(&self.ours)) {
-            let seen = self.kernel.events[theirs].timeout;
-            let timeout = &mut self.ours.events[ours].timeout;
-            if let (Some(seen), Some(own)) = (seen, *timeout)
-                && seen.abs_diff(own) <= 1
-            {
-                *timeout = Some(seen);
-            }
+    /// Notes the last packet, if anybody wants to know.
+    fn note(&mut self, step: usize) {
+        if let (Some(coverage), Some(Step::Packet { bytes, .. })) =
+            (&mut self.coverage, self.program.steps.get(step))
+        {
+            coverage.packet(bytes, &self.before, &self.ours, self.player.reason());
+            self.before.clone_from(&self.ours.entries);
         }
     }
 
@@ -219,8 +253,56 @@ impl Default for Lane {
     }
 }
 
-fn tick(since_start: Duration) -> Tick {
-    Tick(START.0 + Tick::from_nanos(since_start.as_nanos() as u64).0)
+/// Takes the kernel's seconds over where they lie between what our clock gives `doubt` ticks earlier and later.
+pub fn allow_for_clocks(player: &mut Player, kernel: &Shown, ours: &mut Shown, now: Tick, doubt: u64) {
+    let (mut early, mut late) = (Shown::default(), Shown::default());
+    player.entries_at(Tick(now.0 - doubt), &mut early);
+    player.entries_at(Tick(now.0 + doubt), &mut late);
+    for entry in &mut ours.entries {
+        // All three are sorted by number.
+        let seconds = |shown: &Shown| {
+            let at = shown.entries.binary_search_by_key(&entry.n, |other| other.n).ok()?;
+            shown.entries.get(at).map(|other| other.timeout)
+        };
+        if let (Some(seen), Some(high), Some(low)) = (seconds(kernel), seconds(&early), seconds(&late)) {
+            entry.timeout = if (low..=high).contains(&seen) { seen } else { high };
+        }
+    }
+    let mut announced = kernel.events.iter().filter(|event| event.kind != EventKind::Destroy);
+    for event in ours.events.iter_mut().filter(|event| event.kind != EventKind::Destroy) {
+        if let (Some(seen), Some(own)) = (announced.next().and_then(|event| event.timeout), event.timeout)
+            && seen.abs_diff(own) <= 1
+        {
+            event.timeout = Some(seen);
+        }
+    }
+}
+
+/// Real time in the tracker's ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts now, shortly before the tick's low 32 bits turn over.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The tick at `moment`.
+    pub fn tick(&self, moment: Instant) -> Tick {
+        Tick(START.0 + Tick::from_nanos(moment.duration_since(self.0).as_nanos() as u64).0)
+    }
+
+    /// By how many ticks the kernel's clock may differ from ours when it is asked between two moments: both round to
+    /// ticks of their own, and the kernel's stood still at some moment in between.
+    pub fn doubt(&self, from: Instant, until: Instant) -> u64 {
+        3 + self.tick(until).0 - self.tick(from).0
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }
 
 /// A first packet that the router dropped on its own account leaves no entry.

@@ -2,6 +2,7 @@
 //! entries are numbered by their making, and everything is shown after every packet.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use conntrack::event::{EventKind as TrackerEvent, Events, FlowView, ProtoView, Tuple};
@@ -34,8 +35,8 @@ pub struct Player {
     tracker: Option<Tracker>,
     events: Events,
     views: Vec<FlowView>,
-    /// Flows whose making was announced, oldest first.
-    live: Vec<(Identity, u32)>,
+    /// Flows whose making was announced, and their numbers, by the tracker's id.
+    live: HashMap<u32, Vec<(Tuple, u16, u32)>>,
     created: u32,
     announced: bool,
     reason: Option<&'static str>,
@@ -44,9 +45,6 @@ pub struct Player {
 
 /// More flows than any scenario makes.
 pub const SCENARIO_FLOWS: u32 = 1024;
-
-/// Tells one flow from every other, and from its later incarnations.
-type Identity = (u32, Tuple, u16);
 
 impl Player {
     /// Takes all the memory that scenarios of at most `max_flows` flows need; it is cleared for each.
@@ -58,7 +56,7 @@ impl Player {
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
-            live: Vec::new(),
+            live: HashMap::new(),
             created: 0,
             announced: true,
             reason: None,
@@ -149,17 +147,20 @@ impl Player {
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
         for event in self.events.as_slice() {
-            let identity = identity(&event.flow);
             let (kind, n) = match event.kind {
                 TrackerEvent::New => {
                     self.created += 1;
-                    self.live.push((identity, self.created));
+                    let flow = &event.flow;
+                    let same_id = self.live.entry(flow.id).or_default();
+                    same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEvent::Update => (EventKind::Update, number(&self.live, &identity)),
+                TrackerEvent::Update => (EventKind::Update, number(&self.live, &event.flow)),
                 TrackerEvent::Destroy(_) => {
-                    let n = number(&self.live, &identity);
-                    self.live.retain(|(other, _)| *other != identity);
+                    let n = number(&self.live, &event.flow);
+                    if let Some(same_id) = self.live.get_mut(&event.flow.id) {
+                        same_id.retain(|(_, _, other)| *other != n);
+                    }
                     (EventKind::Destroy, n)
                 }
             };
@@ -188,8 +189,7 @@ impl Player {
         while let Some(from) = cursor {
             self.views.clear();
             cursor = tracker.page(now, from, &mut self.views);
-            out.entries
-                .extend(self.views.iter().map(|view| entry(view, number(&self.live, &identity(view)))));
+            out.entries.extend(self.views.iter().map(|view| entry(view, number(&self.live, view))));
         }
         out.entries.sort_by_key(|entry| entry.n);
     }
@@ -219,12 +219,10 @@ fn policy() -> Policy {
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }
 
-fn identity(view: &FlowView) -> Identity {
-    (view.id, view.original, view.zone)
-}
-
-fn number(live: &[(Identity, u32)], identity: &Identity) -> u32 {
-    live.iter().find(|(other, _)| other == identity).map_or(0, |(_, n)| *n)
+fn number(live: &HashMap<u32, Vec<(Tuple, u16, u32)>>, view: &FlowView) -> u32 {
+    let same_id = live.get(&view.id).map(Vec::as_slice).unwrap_or_default();
+    let found = same_id.iter().find(|(original, zone, _)| *original == view.original && *zone == view.zone);
+    found.map_or(0, |(_, _, n)| *n)
 }
 
 fn kernel_status(bits: u16) -> u32 {

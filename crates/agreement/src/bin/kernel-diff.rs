@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use agreement::allowed::{self, KNOWN};
-use agreement::duel::{End, Lane, Parting};
+use agreement::duel::{Clock, Coverage, End, Lane, Parting};
 use agreement::kernel::{self, Kernel};
 use agreement::program::{Program, Side, Step, describe, generate, generate_timed, timed_settings};
 use agreement::shown::class_text;
@@ -37,6 +37,9 @@ struct Options {
     /// Stop after this many programs that disagree
     #[arg(long, default_value_t = 5)]
     stop_after: u64,
+    /// Print what the programs without gaps have met: classes, reasons, and packets by state
+    #[arg(long)]
+    coverage: bool,
     /// Where programs that disagree are written
     #[arg(long, default_value = "target/kernel-diff")]
     keep: PathBuf,
@@ -63,6 +66,7 @@ struct Totals {
     disagreements: AtomicU64,
     stop: AtomicBool,
     error: Mutex<Option<String>>,
+    coverage: Mutex<Coverage>,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +83,9 @@ fn main() -> ExitCode {
     if let Some(error) = totals.error.lock().expect("no thread panics while it holds this").take() {
         eprintln!("kernel-diff: {error}");
         return ExitCode::from(2);
+    }
+    for (what, number) in totals.coverage.lock().expect("no thread panics while it holds this").iter() {
+        println!("{number:9} {what}");
     }
     let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
     let (packets, timed) = (count(&totals.packets), count(&totals.timed_packets));
@@ -183,6 +190,9 @@ fn untimed_worker(options: &Options, totals: &Totals, next: &AtomicU64) -> Resul
     let mut kernel = Kernel::enter()?;
     let mut lane = Lane::new();
     let mut done = 0;
+    if options.coverage {
+        lane.coverage();
+    }
     while !totals.stop.load(Ordering::Relaxed) {
         let programs = totals.programs.load(Ordering::Relaxed);
         // The programs with gaps set the pace, so that their share holds at any moment.
@@ -205,6 +215,9 @@ fn untimed_worker(options: &Options, totals: &Totals, next: &AtomicU64) -> Resul
             kernel.flush()?;
             kernel.drain();
         }
+    }
+    if options.coverage {
+        totals.coverage.lock().expect("no thread panics while it holds this").add(lane.coverage());
     }
     Ok(())
 }
@@ -236,7 +249,7 @@ fn run_again(kernel: &mut Kernel, lane: &mut Lane, program: &Program) -> Result<
 fn run_timed(kernel: &mut Kernel, lane: &mut Lane, program: &Program) -> Result<End, String> {
     kernel.configure(&program.settings)?;
     lane.start(program.clone())?;
-    let clock = Instant::now();
+    let clock = Clock::start();
     let mut due = Duration::ZERO;
     let end = loop {
         match lane.burst(kernel, clock)? {
@@ -260,7 +273,7 @@ fn timed_worker(options: &Options, totals: &Totals, batches: &AtomicU64) -> Resu
         let batch = batches.fetch_add(1, Ordering::Relaxed);
         let settings = timed_settings(options.seed, batch);
         kernel.configure(&settings)?;
-        let clock = Instant::now();
+        let clock = Clock::start();
         let mut queue = BinaryHeap::new();
         for (at, lane) in lanes.iter_mut().enumerate() {
             lane.start(generate_timed(options.seed, batch * LANES + at as u64, &settings))?;

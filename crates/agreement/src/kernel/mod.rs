@@ -15,8 +15,10 @@ use conntrack::key::Direction;
 use conntrack::policy::Class;
 
 use crate::program::Side;
-use crate::shown::{Event, EventKind, Shown};
-use netlink::{Announced, Conntrack, Key, PacketLog};
+use crate::shown::{Entry, Event, EventKind, Shown};
+pub use netlink::{Announced, Key};
+use netlink::{Conntrack, PacketLog};
+pub use os::{abort_on_close, set_receive_buffer};
 
 /// The packet's class reaches us as a mark that the log carries: 1 + the class's number, plus 16 for a reply.
 const RULES: &str = "
@@ -141,6 +143,17 @@ pub struct Injected {
     pub taken: bool,
 }
 
+/// Moves the calling thread into a new namespace with one TUN device, `wire0`, set up by lines for `ip -batch`: a
+/// host. Gives the wire's end of the device.
+pub fn enter_host(lines: &str) -> Result<File, String> {
+    os::new_network_namespace()?;
+    let path = "/proc/sys/net/ipv6/conf/default/accept_dad";
+    std::fs::write(path, "0").map_err(|error| format!("{path}: {error}"))?;
+    let tun = os::open_tun("wire0")?;
+    run_tool("ip", &["-batch", "-"], lines)?;
+    Ok(tun)
+}
+
 impl Kernel {
     /// Moves the calling thread into a new namespace and sets it up.
     pub fn enter() -> Result<Self, String> {
@@ -234,6 +247,12 @@ impl Kernel {
     /// What conntrack shows now, for the entries of `watch`.
     pub fn show(&mut self, watch: &mut Watch, out: &mut Shown) -> Result<(), String> {
         out.clear();
+        self.hear(watch, out)?;
+        self.conntrack.get_all(&mut watch.live, &mut out.entries)
+    }
+
+    /// The class and the events of the last packet, without the entries.
+    pub fn hear(&mut self, watch: &mut Watch, out: &mut Shown) -> Result<(), String> {
         if let Some(mark) = self.log.take_mark()? {
             out.class = match mark & 15 {
                 1 => Some(Class::New),
@@ -278,7 +297,31 @@ impl Kernel {
                 });
             }
         }
-        self.conntrack.get_all(&mut watch.live, &mut out.entries)
+        Ok(())
+    }
+
+    /// Looks the entries of `watch` up whose numbers `wanted` names.
+    pub fn look_up(&mut self, watch: &Watch, wanted: &[u32], out: &mut Vec<Entry>) -> Result<(), String> {
+        let mut some = watch.live.iter().filter(|(_, n)| wanted.contains(n)).cloned().collect();
+        self.conntrack.get_all(&mut some, out)
+    }
+
+    /// Looks every entry of `watch` up.
+    pub fn look_all_up(&mut self, watch: &mut Watch, out: &mut Vec<Entry>) -> Result<(), String> {
+        // A request's answers wait in the socket's buffer: so many at a time fit.
+        let mut live = Vec::new();
+        for some in watch.live.chunks(64) {
+            let mut some = some.to_vec();
+            self.conntrack.get_all(&mut some, out)?;
+            live.extend(some);
+        }
+        watch.live = live;
+        Ok(())
+    }
+
+    /// The devices' own ends, A first: what leaves the router is read here.
+    pub fn devices(&mut self) -> &mut [File; 2] {
+        &mut self.tun
     }
 
     /// Deletes the entries of `watch` and forgets what was said of them.

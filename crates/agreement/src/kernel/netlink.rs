@@ -25,7 +25,7 @@ const ENOENT: i32 = 2;
 
 /// What the kernel needs to be told to find an entry again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub struct Key {
     family: u8,
     /// The original tuple's attribute, as it came.
     tuple: Vec<u8>,
@@ -33,11 +33,11 @@ pub(super) struct Key {
 }
 
 /// One event.
-pub(super) struct Announced {
-    pub(super) kind: EventKind,
-    pub(super) key: Key,
+pub struct Announced {
+    pub kind: EventKind,
+    pub key: Key,
     /// Without its number.
-    pub(super) entry: Entry,
+    pub entry: Entry,
 }
 
 /// Receives what `log group N` says of packets.

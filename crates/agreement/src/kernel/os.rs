@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Moves the calling thread into a network namespace of its own.
@@ -34,6 +35,26 @@ pub(super) fn open_tun(name: &str) -> Result<File, String> {
         return Err(format!("{path}: {name}: {}", Error::last_os_error()));
     }
     Ok(file)
+}
+
+/// Closing this connection sends a reset.
+pub fn abort_on_close(stream: &TcpStream) -> Result<(), String> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    set(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+        .map_err(|()| format!("SO_LINGER: {}", Error::last_os_error()))
+}
+
+/// Bounds what this connection buffers for its reader, and so the window that it offers.
+pub fn set_receive_buffer(stream: &TcpStream, bytes: i32) -> Result<(), String> {
+    set(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes)
+        .map_err(|()| format!("SO_RCVBUF: {}", Error::last_os_error()))
+}
+
+fn set<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> Result<(), ()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and length are one value's, which the kernel only reads.
+    let done = unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), length) };
+    if done < 0 { Err(()) } else { Ok(()) }
 }
 
 /// A netfilter netlink socket of this namespace.
@@ -72,11 +93,7 @@ impl Socket {
     }
 
     fn option(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), ()> {
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the value is a `c_int` of that length.
-        let done =
-            unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, (&raw const value).cast(), length) };
-        if done < 0 { Err(()) } else { Ok(()) }
+        set(self.fd.as_raw_fd(), level, name, &value)
     }
 
     /// Sends one datagram; the kernel has acted on it when this returns.

@@ -7,6 +7,23 @@ pub fn packet(bytes: &[u8]) -> String {
     describe(bytes).unwrap_or_else(|| format!("{} bytes that are no IP packet", bytes.len()))
 }
 
+/// The kind of packet, without its numbers: `tcp SA`, `sctp 1+4`, `udp`.
+pub fn kind(bytes: &[u8]) -> String {
+    let line = packet(bytes);
+    let mut words = line.split(' ').filter(|word| *word != "v4" && *word != "v6");
+    let proto = words.next().unwrap_or_default();
+    match proto {
+        "tcp" => format!("tcp {}", words.nth(1).unwrap_or_default().replace('P', "")),
+        "sctp" => {
+            let chunks: Vec<_> =
+                words.filter_map(|word| word.split_once('(')).map(|(chunk, _)| chunk).collect();
+            format!("sctp {}", chunks.join("+"))
+        }
+        "icmp" | "icmpv6" => format!("{proto} {}", words.next().unwrap_or_default()),
+        _ => proto.into(),
+    }
+}
+
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }

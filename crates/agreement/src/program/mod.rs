@@ -4,7 +4,7 @@
 pub mod describe;
 mod other;
 pub mod packet;
-mod rng;
+pub mod rng;
 mod sctp;
 mod tcp;
 
