@@ -860,7 +860,13 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_looked_at() {
-        let needs = Needs { hugepages: true, dpdk_mib: 2, control_cpus: vec![0], ..Needs::default() };
+        let needs = Needs {
+            hugepages: true,
+            dpdk_mib: 2,
+            worker_cpus: vec![0],
+            control_cpus: vec![0],
+            ..Needs::default()
+        };
         let findings = check(&Host::here(), &needs);
         assert!(findings.iter().any(|finding| finding.what == "cpus"), "{findings:?}");
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use conntrack::event::{DestroyReason, Event, Events, FlowView};
-use conntrack::policy::{Action, Class, DropReason, Policy};
+use conntrack::policy::{Class, DropReason, Policy};
 use conntrack::table::memory::Memory;
 use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::track::reason::Reason;
@@ -79,9 +79,9 @@ impl Replay {
         let memory_error = |need| ReplayError::Memory { entries: options.table.max_entries, need };
         let need = Tracker::memory_bytes(&limits).map_err(|_| memory_error(usize::MAX))?;
         let memory = Memory::heap(need).ok_or_else(|| memory_error(need))?;
-        let policy = Policy::new(&[], Action::Accept).expect("no rows are never too many");
-        let tracker = Tracker::new(limits, options.settings, policy, options.table.on_full, memory)
-            .map_err(|_| memory_error(need))?;
+        let tracker =
+            Tracker::new(limits, options.settings, Policy::ACCEPT_ALL, options.table.on_full, memory)
+                .map_err(|_| memory_error(need))?;
         let mut events = Events::with_capacity(EVENTS);
         events.set_enabled(listening);
         Ok(Self { tracker, events, now: Tick(0), start_ns: None, summary: Summary::default() })

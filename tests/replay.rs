@@ -212,8 +212,8 @@ fn wrong_words_and_broken_files_give_one_line_and_a_code() {
         (&file, &["--until", "soon"][..], 2, "is not a duration"),
         (&file, &["--timeout", "tcp.established"], 2, "NAME=VALUE"),
         (&file, &["--timeout", "tcp.estab=5"], 2, "no timeout is called"),
-        (&file, &["--set", "tcp.pickup=all"], 2, "use `any`, `ack`, `syn`"),
-        (&file, &["--set", "worker.core=1"], 2, "does nothing here"),
+        (&file, &["--set", "tcp.pickup=all"], 2, "--set tcp.pickup=all: "),
+        (&file, &["--set", "worker.core=1"], 2, "--set worker.core=1: this key does nothing here"),
         (&file, &["--profile", "bsd"], 2, "classic and linux"),
         (&file, &["-o", "csv"], 2, "is no output"),
         (&file, &["--events", "-o", "json"], 2, "-o jsonl"),
@@ -257,6 +257,6 @@ fn clients_without_an_appliance_say_so_with_their_own_code() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(3), "{words:?}: {output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("is it running?"), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("`dpdk-conntrack run`"), "{output:?}");
     }
 }

@@ -4,7 +4,6 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 
 use crate::checksum;
-use crate::input::Short;
 
 /// Errors that quote errors, at most.
 const DEPTH_MAX: u32 = 2;
@@ -253,6 +252,40 @@ pub fn chunk(u: &mut Unstructured<'_>, chunks: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// At most 40 bytes of TCP options: any bytes, or some options of which most have the right length.
+pub fn options(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let choice = u8::arbitrary(u)?;
+    let mut bytes = Vec::new();
+    if choice < 0x80 {
+        bytes.extend_from_slice(u.bytes(usize::from(choice).min(40).min(u.len()))?);
+    } else {
+        for _ in 0..choice & 7 {
+            let [kind, slip, value, near]: [u8; 4] = Arbitrary::arbitrary(u)?;
+            let (kind, len) = match kind & 7 {
+                0 | 1 => (5, 2 + 8 * usize::from(kind >> 3 & 3)),
+                2 => (3, 3),
+                3 => (4, 2),
+                4 => (8, 10),
+                5 => (2, 4),
+                6 => (kind >> 3, 2),
+                _ => {
+                    bytes.push(kind >> 3 & 1);
+                    continue;
+                }
+            };
+            // A block's edges lie near either side's numbers.
+            let edge =
+                START[usize::from(value & 1)].wrapping_add((i32::from(near as i8) << (value >> 4)) as u32);
+            let stated = if slip < 0xe0 { len } else { usize::from(slip & 0x1f) };
+            bytes.extend_from_slice(&[kind, stated as u8]);
+            let body = edge.to_be_bytes().into_iter().cycle().take(stated.saturating_sub(2));
+            bytes.extend(if kind == 3 { vec![value; stated.saturating_sub(2)] } else { body.collect() });
+        }
+        bytes.truncate(40);
+    }
+    Ok(bytes)
+}
+
 /// One of the few tags.
 pub fn tag(choice: u8) -> u32 {
     TAGS[usize::from(choice & 3)]
@@ -266,10 +299,7 @@ impl<'a> Arbitrary<'a> for Tcp {
             ack: Arbitrary::arbitrary(u)?,
             window: u16::arbitrary(u)?,
             len: u16::arbitrary(u)? % 2048,
-            options: {
-                let bytes = Short::arbitrary(u)?.0;
-                bytes[..bytes.len().min(40)].to_vec()
-            },
+            options: options(u)?,
         })
     }
 }

@@ -79,7 +79,8 @@ fuzz_target!(|all: Many<Sent<'_>>| {
     let limits = Limits { max_entries: FLOWS, max_datagrams: 4, hash_key: [1, 2, 3, 4] };
     let memory = Memory::heap(Tracker::memory_bytes(&limits).expect("within limits")).expect("a small heap");
     let settings = Settings::new(Profile::Linux);
-    let mut tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).expect("enough");
+    let mut tracker =
+        Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).expect("enough");
     let mut now = Tick(0);
     for sent in all.0 {
         match sent {
@@ -99,8 +100,7 @@ fuzz_target!(|all: Many<Sent<'_>>| {
 /// Sends one frame; if it can only be an ICMP error, the table must look afterwards as it looked before.
 fn send(tracker: &mut Tracker, now: Tick, bytes: &[u8]) -> Outcome {
     let before = is_icmp_error(bytes).then(|| listing(tracker, now));
-    let frame =
-        Frame { bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
+    let frame = Frame { bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
     let mut outcome = [Outcome::untold(Verdict::Forward)];
     tracker.on_burst(now, &[frame], &mut outcome, &mut Events::none());
     assert!(outcome[0].class != Some(Class::Related) || outcome[0].direction.is_some());

@@ -23,7 +23,7 @@ use conntrack_fuzz::packet::Packet;
 use libfuzzer_sys::fuzz_target;
 
 /// So few that a program can fill the table.
-const FLOWS: u32 = 24;
+const FLOWS: [u32; 4] = [24, 8, 4, 1];
 const DATAGRAMS: u16 = 4;
 
 #[derive(Arbitrary, Debug)]
@@ -37,12 +37,23 @@ struct Program {
 enum Command {
     Frame(Sent),
     /// A pause, and the visits to the wheel that its end has room for.
-    Wait { ticks: u16, budget: u8 },
+    Wait {
+        ticks: u16,
+        budget: u8,
+    },
     /// A pause of any length, after which all that is due is done.
     LongWait(u32),
-    SetTimeout { which: u8, seconds: u16 },
-    Configure { settings: u8, policy: u8 },
-    Flush { budget: u8 },
+    SetTimeout {
+        which: u8,
+        seconds: u16,
+    },
+    Configure {
+        settings: u8,
+        policy: u8,
+    },
+    Flush {
+        budget: u8,
+    },
 }
 
 /// The frames of one packet, and what a driver says of them.
@@ -159,12 +170,14 @@ struct Side {
 
 impl Side {
     fn new(program: &Program) -> Self {
-        let limits = Limits { max_entries: FLOWS, max_datagrams: DATAGRAMS, hash_key: [1, 2, 3, 4] };
+        let max_entries = FLOWS[usize::from(program.policy >> 4 & 3)];
+        let limits = Limits { max_entries, max_datagrams: DATAGRAMS, hash_key: [1, 2, 3, 4] };
         let bytes = Tracker::memory_bytes(&limits).expect("within limits");
         let memory = Memory::heap(bytes).expect("a small heap");
         let (policy, on_full) = policy(program.policy);
         Self {
-            tracker: Tracker::new(limits, settings(program.settings), policy, on_full, memory).expect("enough"),
+            tracker: Tracker::new(limits, settings(program.settings), policy, on_full, memory)
+                .expect("enough"),
             events: Events::with_capacity(4096),
             alive: HashSet::new(),
             created: 0,
@@ -340,8 +353,7 @@ fuzz_target!(|program: Program| {
                 Command::Frame(_) => {}
                 Command::Wait { budget, .. } => {
                     let budget = u32::from(budget);
-                    let done =
-                        side.tracker.on_tick(now, ExpireBudget { flows: budget }, &mut side.events);
+                    let done = side.tracker.on_tick(now, ExpireBudget { flows: budget }, &mut side.events);
                     assert!(done.visited <= budget && done.expired <= done.visited);
                 }
                 Command::LongWait(_) => side.drain(now, 64),

@@ -11,8 +11,8 @@ use conntrack::track::tcp::{TcpState, TcpVars, step};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::track::{Context, Step};
 use conntrack::wire::Segment;
-use conntrack_fuzz::input::{Many, Short};
-use conntrack_fuzz::packet::Tcp;
+use conntrack_fuzz::input::Many;
+use conntrack_fuzz::packet::{Tcp, options};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
@@ -52,10 +52,7 @@ impl<'a> Arbitrary<'a> for Sent {
             ack: u32::arbitrary(u)?,
             window: u16::arbitrary(u)?,
             len: u16::arbitrary(u)?,
-            options: {
-                let bytes = Short::arbitrary(u)?.0;
-                bytes[..bytes.len().min(40)].to_vec()
-            },
+            options: options(u)?,
         })
     }
 }

@@ -22,7 +22,7 @@ pub struct Ticket {
 pub enum Command {
     /// List flows, a slice between two bursts.
     Page(Box<Page>),
-    /// End every flow, a slice between two bursts.
+    /// End flows, a slice between two bursts.
     Flush(Flush),
     /// Change one timeout.
     SetTimeout { key: TimeoutKey, value: Ticks },
@@ -54,10 +54,25 @@ impl Page {
     }
 }
 
-/// How far a flush came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A part of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flush {
+    /// Where to go on; `None` once the table's end was reached.
+    pub from: Option<Cursor>,
     pub ended: u64,
+}
+
+impl Flush {
+    /// A flush that begins at the table's start.
+    pub const fn new() -> Self {
+        Self { from: Some(Cursor(0)), ended: 0 }
+    }
+}
+
+impl Default for Flush {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What decides about packets, swapped as a whole.

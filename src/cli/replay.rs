@@ -66,7 +66,9 @@ impl Replay {
     fn options(&self) -> Result<TrackingOptions, Failure> {
         let mut options = TrackingOptions::new(self.profile);
         for (key, value) in &self.set {
-            options.set(key, value).map_err(|error| Failure::Usage(format!("--set {error}")))?;
+            options
+                .set(key, value)
+                .map_err(|error| Failure::Usage(format!("--set {key}={value}: {}", error.message())))?;
         }
         for (name, value) in &self.timeout {
             let (key, span) =

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Subcommand;
-use conntrack::tick::Ticks;
+use conntrack::tick::{PER_SECOND, Ticks};
 use hyper::Method;
 
 use super::client::Client;
@@ -34,6 +34,14 @@ pub(super) enum Timeout {
     },
 }
 
+/// What the appliance says in seconds, as a span. Nothing is longer than [`Ticks::MAX`].
+fn ticks(seconds: f64) -> Ticks {
+    Ticks((seconds * f64::from(PER_SECOND)).round() as u32)
+}
+
+/// Said of a timeout that no flow can be on.
+const UNUSED: &str = " (not used: see `profile` and `[tcp]` in the configuration)";
+
 impl Timeout {
     pub(super) fn run(self) -> Done {
         let mut out = io::stdout().lock();
@@ -47,11 +55,12 @@ impl Timeout {
                 for row in rows {
                     writeln!(
                         out,
-                        "{:<24} {:>8}  {:<8} {}",
+                        "{:<24} {:>8}  {:<8} {}{}",
                         row.name,
                         row.seconds,
-                        print_timeout(Ticks::from_secs(row.seconds)),
-                        row.explain
+                        print_timeout(ticks(row.seconds)),
+                        row.explain,
+                        if row.used { "" } else { UNUSED }
                     )?;
                 }
                 Ok(())
@@ -64,7 +73,8 @@ impl Timeout {
                     "/v1/timeouts",
                     &SetTimeout { name, value },
                 )?;
-                Ok(writeln!(out, "{} = {} s", row.name, row.seconds)?)
+                let unused = if row.used { "" } else { UNUSED };
+                Ok(writeln!(out, "{} = {} s{unused}", row.name, row.seconds)?)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use conntrack::fragment::MAX_DATAGRAMS;
 use conntrack::policy::{Action, Class, MAX_RULES, Role, Rule};
 use conntrack::track::settings::{Pickup, Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
@@ -146,11 +147,11 @@ fn apply(options: &mut TrackingOptions, file: &File) -> Checked<()> {
     }
     if let Some(value) = &file.table.max_datagrams {
         table.max_datagrams = match u16::try_from(*value.get_ref()) {
-            Ok(number) if number > 0 => number,
+            Ok(number @ 1..=MAX_DATAGRAMS) => number,
             _ => {
                 return problem(
                     value,
-                    "table.max_datagrams is a number from 1 to 65535: give 1024 if unsure",
+                    format!("table.max_datagrams is a number from 1 to {MAX_DATAGRAMS}: give 1024 if unsure"),
                 );
             }
         };

@@ -184,7 +184,7 @@ impl Expiry {
 pub struct Control {
     /// The unix socket that the subcommands talk to.
     pub socket: PathBuf,
-    /// Metrics and API over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
+    /// Metrics over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
     /// `None` is off.
     pub http: Option<SocketAddr>,
 }

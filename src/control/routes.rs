@@ -13,6 +13,7 @@ use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::State;
@@ -109,23 +110,40 @@ async fn flows(Shared(state): Shared<Arc<State>>) -> Response {
                 page = match state.workers.ask(worker, Command::Page(page)).await {
                     Ok(Command::Page(page)) => page,
                     Ok(_) => return,
-                    // The reader must see that the listing broke off: an unfinished body does that.
-                    Err(error) => {
-                        let _ = parts.send(Err(std::io::Error::other(error))).await;
-                        return;
-                    }
+                    Err(error) => return break_off(&parts, error).await,
                 };
                 let mut text = Vec::with_capacity(page.flows.len() * 400);
                 for view in &page.flows {
                     write_line(&mut text, &Flow::new(view, state.classic));
                 }
-                if !text.is_empty() && parts.send_timeout(Ok(text.into()), READER_PATIENCE).await.is_err() {
+                if !text.is_empty() && !send_part(&parts, text.into(), READER_PATIENCE).await {
                     return;
                 }
             }
         }
     });
     lines(receiver)
+}
+
+/// Hands a part of a listing to its reader; false if the listing ends here.
+async fn send_part(parts: &mpsc::Sender<std::io::Result<Bytes>>, part: Bytes, patience: Duration) -> bool {
+    match parts.send_timeout(Ok(part), patience).await {
+        Ok(()) => true,
+        Err(SendTimeoutError::Closed(_)) => false,
+        Err(SendTimeoutError::Timeout(_)) => {
+            break_off(parts, "the reader is too slow").await;
+            false
+        }
+    }
+}
+
+/// Ends a listing before its time. The reader must see that: an unfinished body shows it, however late it is read.
+async fn break_off(
+    parts: &mpsc::Sender<std::io::Result<Bytes>>,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) {
+    // A reader that is gone need not be told.
+    let _ = parts.send(Err(std::io::Error::other(why))).await;
 }
 
 async fn events(Shared(state): Shared<Arc<State>>) -> Response {
@@ -168,7 +186,8 @@ async fn events(Shared(state): Shared<Arc<State>>) -> Response {
 fn row(state: &State, key: TimeoutKey) -> TimeoutRow {
     TimeoutRow {
         name: key.name().to_owned(),
-        seconds: state.settings().timeouts.get(key).as_secs(),
+        seconds: state.settings().timeouts.get(key).as_secs_f64(),
+        used: state.settings().uses(key),
         explain: key.explain().to_owned(),
     }
 }
@@ -215,19 +234,51 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
         }
     }
     state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
-    tracing::info!(timeout = key.name(), seconds = value.as_secs(), "timeout changed");
+    tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
 }
 
 async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
     let mut flows = 0;
     for worker in 0..state.workers.len() {
-        match state.workers.ask(worker, Command::Flush(Flush::default())).await {
-            Ok(Command::Flush(flush)) => flows += flush.ended,
-            Ok(_) => {}
-            Err(error) => return error.into_response(),
+        let mut part = Flush::new();
+        while part.from.is_some() {
+            part = match state.workers.ask(worker, Command::Flush(part)).await {
+                Ok(Command::Flush(part)) => part,
+                Ok(_) => break,
+                Err(error) => return error.into_response(),
+            };
         }
+        flows += part.ended;
     }
     tracing::info!(flows, "table flushed");
     Json(Flushed { flows }).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_was_given_up_sees_that_the_listing_broke_off() {
+        let (parts, mut receiver) = mpsc::channel(PARTS);
+        let talk = async {
+            for _ in 0..PARTS {
+                assert!(send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
+            }
+            assert!(!send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
+            drop(parts);
+        };
+        let listen = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for _ in 0..PARTS {
+                assert!(receiver.recv().await.unwrap().is_ok());
+            }
+            assert!(
+                receiver.recv().await.is_some_and(|last| last.is_err()),
+                "it looks like the listing's end"
+            );
+        };
+        tokio::join!(talk, listen);
+    }
 }

@@ -239,7 +239,10 @@ pub struct PortStats {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimeoutRow {
     pub name: String,
-    pub seconds: u32,
+    /// With a fraction: the tracker's tick is 4 ms.
+    pub seconds: f64,
+    /// Whether any flow can be on it, as the profile and the switches stand.
+    pub used: bool,
     pub explain: String,
 }
 

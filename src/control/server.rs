@@ -40,7 +40,7 @@ pub enum ControlError {
     #[error("{0} exists and is not a socket: remove it, or set `control.socket` to another path")]
     NotASocket(PathBuf),
     #[error(
-        "the folder of {path} cannot be made ({error}): make it, or set `control.socket` to another path"
+        "the folder of {path} cannot be made ({error}): run as root, or set `control.socket` to a path that this user may write"
     )]
     Folder { path: PathBuf, error: io::Error },
     #[error(

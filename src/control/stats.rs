@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use conntrack::event::DestroyReason;
 use conntrack::policy::{Class, DropReason};
-use conntrack::tick::PER_SECOND;
 use conntrack::track::reason::Reason;
 use conntrack::track::sctp::SctpState;
 use conntrack::track::tcp::TcpState;
@@ -114,7 +113,7 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         held_full: work.held_full,
         icmp_error: tracker.icmp_error,
         ignored: tracker.ignored,
-        expiry_lag_seconds: f64::from(snapshot.expiry_lag.0) / f64::from(PER_SECOND),
+        expiry_lag_seconds: snapshot.expiry_lag.as_secs_f64(),
         events_lost: snapshot.events_lost,
     }
 }

@@ -1,4 +1,5 @@
-//! The log: set up once, written by the control side only, and never more than a few lines for one condition.
+//! The log: set up once, written by the control side, and never more than a few lines for one condition. DPDK's own
+//! words come as DPDK says them, from whichever thread called it: when ports start, stop or fail, never for a packet.
 //! Owns what was said already, so that a condition that lasts is told once and not every second.
 
 use std::collections::BTreeMap;

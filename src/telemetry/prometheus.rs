@@ -335,7 +335,7 @@ fn ports(page: &mut Page, info: &Info, stats: &Stats) {
 fn rest(page: &mut Page, info: &Info, timeouts: &Timeouts) {
     let spans = TimeoutKey::ALL.iter().map(|&key| {
         let (proto, state) = key.name().split_once('.').unwrap_or((key.name(), ""));
-        (vec![("proto", proto), ("state", state)], f64::from(timeouts.get(key).as_secs()))
+        (vec![("proto", proto), ("state", state)], timeouts.get(key).as_secs_f64())
     });
     page.gauge("conntrack_timeout_seconds", "Each timeout as it is now.", spans);
     page.gauge(

@@ -24,6 +24,11 @@ pub const fn held_frames(max_datagrams: u16) -> u32 {
     (fragment::frames_max(max_datagrams) + BURST) as u32
 }
 
+/// Datagrams that those frames belong to at most.
+const fn held_lists(max_datagrams: u16) -> usize {
+    max_datagrams as usize + BURST
+}
+
 /// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
 const EVENTS_PER_FRAME: usize = 3;
 
@@ -117,7 +122,6 @@ impl Worker {
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
         events.set_enabled(false);
-        let datagrams = usize::from(max_datagrams) + BURST;
         Self {
             inputs,
             outs,
@@ -125,7 +129,7 @@ impl Worker {
             scratch: Scratch::new(),
             dead: Burst::new(),
             outcomes: [NO_OUTCOME; BURST],
-            held: Held::with_capacity(held_frames(max_datagrams), datagrams),
+            held: Held::with_capacity(held_frames(max_datagrams), held_lists(max_datagrams)),
             tracker,
             events,
             budget,
@@ -348,3 +352,70 @@ fn refused(ingress: &Ingress) -> u64 {
 
 const NO_OUTCOME: Outcome =
     Outcome { class: None, direction: None, reason: None, verdict: Verdict::Forward, releases: None };
+
+#[cfg(test)]
+mod tests {
+    use conntrack::policy::{Policy, Role};
+    use conntrack::table::memory::Memory;
+    use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::{Frame, Limits, OnFull};
+    use conntrack::wire::{Checksum, Link};
+
+    use super::*;
+
+    /// Eight bytes of a datagram that go on, at `place` times eight bytes.
+    fn fragment(id: u16, place: u16) -> [u8; 28] {
+        let mut packet = [0; 28];
+        packet[..10].copy_from_slice(&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17]);
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet[6..8].copy_from_slice(&(0x2000 | place).to_be_bytes());
+        packet[12..20].copy_from_slice(&[198, 18, 0, 1, 198, 18, 0, 2]);
+        let sum: u32 = packet[..20].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        packet[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn every_frame_that_the_tracker_holds_finds_room() {
+        for max_datagrams in [1, 2, 16, 200] {
+            let limits = Limits { max_entries: 16, max_datagrams, hash_key: [1, 2, 3, 4] };
+            let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+            let settings = Settings::new(Profile::Linux);
+            let mut tracker =
+                Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
+            let mut held = Held::with_capacity(held_frames(max_datagrams), held_lists(max_datagrams));
+            // Long datagrams first, then ever new ones that push each other out within one burst.
+            let long = (0..max_datagrams).flat_map(|id| (0..60).map(move |place| (id, place)));
+            let short = (0..2_000).map(|id| (10_000 + id, 0));
+            let packets: Vec<_> = long.chain(short).map(|(id, place)| fragment(id, place)).collect();
+            for burst in packets.chunks(BURST) {
+                let frames: Vec<_> = burst
+                    .iter()
+                    .map(|bytes| Frame {
+                        bytes,
+                        link: Link::Ip,
+                        role: Role::Inside,
+                        zone: 0,
+                        checksum: Checksum::Unknown,
+                    })
+                    .collect();
+                let mut outcomes = [NO_OUTCOME; BURST];
+                tracker.on_burst(Tick(1), &frames, &mut outcomes, &mut Events::none());
+                for outcome in &outcomes[..frames.len()] {
+                    let Verdict::Hold(id) = outcome.verdict else { continue };
+                    assert!(
+                        held.keep(id, ()).is_ok(),
+                        "{max_datagrams} datagrams, {} frames held",
+                        held.len()
+                    );
+                }
+                while let Some(id) = tracker.take_discarded() {
+                    held.release(id, |()| ());
+                }
+                assert_eq!(held.len() as usize, tracker.fragments().frames());
+            }
+            assert!(tracker.fragments().evicted() > 0);
+        }
+    }
+}

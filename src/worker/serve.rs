@@ -3,7 +3,7 @@
 
 use conntrack::event::{Events, FlowView};
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{Cursor, Tracker};
+use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
 use crate::bus::WorkerEnd;
@@ -15,6 +15,10 @@ const PAGE_SLICE: usize = 32;
 
 /// Flows ended in one turn; each may make an event.
 pub(super) const FLUSH_SLICE: u32 = 64;
+
+/// Slices after which a part goes back, however much is left: control takes a worker that is silent for two seconds for
+/// stuck, and a table may have 100 million slots. A full page takes half as many.
+const SLICES: u32 = 256;
 
 /// What a command may look at and change.
 pub(super) struct Desk<'a> {
@@ -30,24 +34,26 @@ pub(super) struct Desk<'a> {
 #[derive(Debug)]
 pub(super) struct Serve {
     in_hand: Option<Ticket>,
-    flush_from: Cursor,
+    /// Done of it.
+    slices: u32,
     slice: Vec<FlowView>,
 }
 
 impl Serve {
     /// Nothing in hand; the room for slices is taken here.
     pub(super) fn new() -> Self {
-        Self { in_hand: None, flush_from: Cursor::default(), slice: Vec::with_capacity(PAGE_SLICE) }
+        Self { in_hand: None, slices: 0, slice: Vec::with_capacity(PAGE_SLICE) }
     }
 
     /// Does one slice. Gives whether there was anything to do.
     pub(super) fn turn(&mut self, bus: &WorkerEnd, desk: Desk<'_>) -> bool {
         if self.in_hand.is_none() {
             self.in_hand = bus.next_command();
-            self.flush_from = Cursor::default();
+            self.slices = 0;
         }
         let Some(mut ticket) = self.in_hand.take() else { return false };
-        if self.slice_of(&mut ticket.command, bus, desk) {
+        self.slices += 1;
+        if self.slice_of(&mut ticket.command, bus, desk) || self.slices >= SLICES {
             bus.answer(ticket);
         } else {
             self.in_hand = Some(ticket);
@@ -60,11 +66,11 @@ impl Serve {
         match command {
             Command::Page(page) => self.page(page, &desk),
             Command::Flush(flush) => {
+                let Some(from) = flush.from else { return true };
                 let before = desk.tracker.len();
-                let next = desk.tracker.flush(desk.now, self.flush_from, FLUSH_SLICE, desk.events);
+                flush.from = desk.tracker.flush(desk.now, from, FLUSH_SLICE, desk.events);
                 flush.ended += u64::from(before.saturating_sub(desk.tracker.len()));
-                self.flush_from = next.unwrap_or_default();
-                next.is_none()
+                flush.from.is_none()
             }
             Command::SetTimeout { key, value } => {
                 desk.tracker.set_timeout(*key, *value);
@@ -107,5 +113,84 @@ impl Serve {
         page.at = desk.now;
         page.flows.extend_from_slice(&self.slice);
         page.from.is_none() || room - self.slice.len() < PAGE_SLICE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conntrack::event::Events;
+    use conntrack::policy::Policy;
+    use conntrack::table::memory::Memory;
+    use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::{Cursor, Frame, Limits, OnFull, Outcome, Verdict};
+    use conntrack::wire::{Checksum, Link};
+
+    use super::*;
+    use crate::bus;
+    use crate::bus::command::Flush;
+
+    /// More than a part's worth of flows of a protocol without ports: the address tells them apart.
+    const FLOWS: u32 = 2 * SLICES * FLUSH_SLICE;
+
+    fn full() -> Tracker {
+        let limits = Limits { max_entries: FLOWS, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
+        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+        let settings = Settings::new(Profile::Linux);
+        let mut tracker =
+            Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
+        for number in 0..FLOWS {
+            let mut packet = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 0, 198, 18, 0, 1];
+            packet[12..16].copy_from_slice(&(0x0a00_0000 | number).to_be_bytes());
+            let sum: u32 = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+            let sum = (sum & 0xffff) + (sum >> 16);
+            packet[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+            let frame = Frame {
+                bytes: &packet,
+                link: Link::Ip,
+                role: conntrack::policy::Role::Inside,
+                zone: 0,
+                checksum: Checksum::Unknown,
+            };
+            let mut outcomes = [Outcome::untold(Verdict::Forward)];
+            tracker.on_burst(Tick(1), &[frame], &mut outcomes, &mut Events::none());
+        }
+        assert_eq!(tracker.len(), FLOWS);
+        tracker
+    }
+
+    /// The command as it comes back, and the turns that it took.
+    fn ask(serve: &mut Serve, tracker: &mut Tracker, command: Command) -> (Command, u32) {
+        let (control, worker) = bus::pair();
+        control.send(Ticket { number: 1, command }).unwrap();
+        let mut clock = Clock::new(Reading { tsc: 0, boot_ns: 0 }, 1);
+        let work = WorkCounters::default();
+        for turn in 1.. {
+            let events = &mut Events::none();
+            let expiry_lag = Ticks::default();
+            let desk = Desk { now: Tick(2), tracker, clock: &mut clock, events, work: &work, expiry_lag };
+            serve.turn(&worker, desk);
+            if let Some(ticket) = control.next_answer() {
+                return (ticket.command, turn);
+            }
+        }
+        unreachable!("turns end with an answer")
+    }
+
+    #[test]
+    fn a_large_table_is_flushed_in_parts_that_answer_in_time() {
+        let (mut serve, mut tracker) = (Serve::new(), full());
+        let (mut part, mut parts) = (Flush::new(), 0);
+        while part.from.is_some() {
+            let (answer, turns) = ask(&mut serve, &mut tracker, Command::Flush(part));
+            assert!(turns <= SLICES, "{turns} turns without an answer");
+            let Command::Flush(answer) = answer else { panic!("{answer:?}") };
+            part = answer;
+            parts += 1;
+        }
+        assert_eq!((part.ended, tracker.len(), parts), (u64::from(FLOWS), 0, 2));
+        // Slots that once held flows are all that is left, and a listing passes them in parts too.
+        let page = Command::Page(Box::new(Page::with_capacity(PAGE_SLICE)));
+        let (Command::Page(page), _) = ask(&mut serve, &mut tracker, page) else { panic!("no page") };
+        assert_eq!((page.flows.len(), page.from), (0, None::<Cursor>));
     }
 }

@@ -270,7 +270,7 @@ impl Line {
     }
 
     /// Whether the first packet came from this port.
-    pub(crate) fn from_port(&self, port: u16) -> bool {
+    pub(crate) fn opened_from(&self, port: u16) -> bool {
         self.text.split_whitespace().find_map(|word| word.strip_prefix("sport=")) == Some(&port.to_string())
     }
 

@@ -92,24 +92,25 @@ fn a_connection_walks_through_the_documented_states() {
     closing.shutdown(Shutdown::Write).unwrap();
     let line = table.await_line("FIN_WAIT", |line| line.in_state(port, "FIN_WAIT"));
     assert!((100..=120).contains(&line.timeout), "{}", line.text);
-    assert!(line.from_port(closing.local_addr().unwrap().port()), "{}", line.text);
+    assert!(line.opened_from(closing.local_addr().unwrap().port()), "{}", line.text);
 
     pair.outside.let_in();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(served.read(&mut [0]).unwrap(), 0, "the FIN arrives");
     let line = table.await_line("CLOSE_WAIT", |line| line.in_state(port, "CLOSE_WAIT"));
     assert!((43_180..=43_200).contains(&line.timeout) && line.assured, "{}", line.text);
-    assert!(line.from_port(from.port()), "{}", line.text);
+    assert!(line.opened_from(from.port()), "{}", line.text);
 
     // The client never sees the server's FIN.
     pair.inside.drop_incoming("tcp flags & fin == fin");
     drop(served);
-    let line = table.await_line("LAST_ACK", |line| line.from_port(from.port()) && line.state == "LAST_ACK");
+    let line = table.await_line("LAST_ACK", |line| line.opened_from(from.port()) && line.state == "LAST_ACK");
     assert!((10..=30).contains(&line.timeout), "{}", line.text);
 
     pair.inside.let_in();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "the FIN arrives when it is sent again");
-    let line = table.await_line("TIME_WAIT", |line| line.from_port(from.port()) && line.state == "TIME_WAIT");
+    let line =
+        table.await_line("TIME_WAIT", |line| line.opened_from(from.port()) && line.state == "TIME_WAIT");
     assert!((100..=120).contains(&line.timeout) && line.assured, "{}", line.text);
 }
 

@@ -14,6 +14,7 @@ macro_rules! faults {
         #[repr(u16)]
         pub enum Fault { $(#[doc = $doc] $variant,)* }
 
+        #[cfg(feature = "planted-faults")]
         impl Fault {
             /// Every fault, in order.
             pub const ALL: &'static [Fault] = &[$(Fault::$variant,)*];
@@ -215,7 +216,8 @@ faults! {
     RstAnswersSyn "A reset that answers an ignored SYN is judged by the window.";
     RstAnswersAck "A reset that answers the first ACK is judged by the window.";
     RstAnswersAnything "A reset answers the noted segment whatever it acknowledges.";
-    RstAnswersOneself "A reset may answer its own side's segment.";
+    RstAnswersOneself "A reset may answer its own side's SYN.";
+    RstAnswersAckAcross "A reset answers the first ACK only if that came from the other side.";
     RstAnswersChallenge "A reset that answers a challenge in SYN_SENT is judged by the window.";
 
     // track/udp.rs, track/icmp.rs, track/gre.rs
@@ -275,6 +277,8 @@ faults! {
     GreNotPpp "GRE version 1 may carry anything.";
     DiscoveryTracked "Neighbour discovery is INVALID.";
     RedirectHops "An ICMPv6 redirect may come from afar.";
+    FragmentHeaderCut "A packet that ends inside its IPv6 fragment header is malformed, whatever was there.";
+    FragmentHeaderWhole "A walk over extension headers needs all of a fragment header.";
     ExtensionUnknown "IPv6 destination options are taken for a transport protocol.";
 
     // fragment.rs
@@ -305,6 +309,7 @@ faults! {
     UpdateUntold "Changes are not told.";
     UpdateToldTwice "Every packet is told as a change.";
     DestroyUntold "Ends are not told.";
+    LateChangeByError "An ICMP error does not tell what an INVALID packet changed.";
     LateChangeUntold "What an INVALID packet changed is never told.";
     ExpiryLate "A flow lives a tick longer than its timeout.";
     ExpiryEarly "A flow is looked up in vain a tick before its timeout.";

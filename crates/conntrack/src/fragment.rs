@@ -161,10 +161,13 @@ pub struct Fragments {
     whole: Box<[u8]>,
 }
 
+/// The most datagrams that can wait at once: the numbers of their slots leave one for [`NONE`].
+pub const MAX_DATAGRAMS: u16 = 32_768;
+
 impl Fragments {
-    /// Room for `max_datagrams` at once, at least 1 and at most 32768: the only allocation. About 6 KiB each.
+    /// Room for `max_datagrams` at once, at least 1 and at most [`MAX_DATAGRAMS`]: the only allocation. About 6 KiB each.
     pub fn new(max_datagrams: u16, hasher: Hasher) -> Self {
-        let slots = usize::from(max_datagrams.clamp(1, 32_768));
+        let slots = usize::from(max_datagrams.clamp(1, MAX_DATAGRAMS));
         let buckets = (slots * 2).next_power_of_two();
         // A single datagram of the greatest length always fits; page numbers stay below `NONE`.
         let pages = (slots * PAGES_PER_SLOT).max(PAGES_PER_DATAGRAM).min(usize::from(NONE) - 1);

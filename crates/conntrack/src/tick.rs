@@ -53,6 +53,11 @@ impl Ticks {
     pub const fn as_secs(self) -> u32 {
         self.0 / PER_SECOND
     }
+
+    /// Seconds with their fraction.
+    pub fn as_secs_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(PER_SECOND)
+    }
 }
 
 /// Ticks from `now` until `deadline`, both low 32 bits; zero or less means that it has passed.

@@ -36,7 +36,7 @@ const HARMLESS: &[&str] = &[
     "Disabling rte flow support",
     // No secondary process runs, so none can be told.
     "Failed to send start req to secondary",
-    // Said for each port without link interrupts.
+    // With --in-memory no mounted file system is needed.
     "mount hugetlbfs",
 ];
 

@@ -420,8 +420,7 @@ fn info(id: u16) -> Result<Info, i32> {
         unsafe { CStr::from_ptr(raw.driver_name) }.to_string_lossy().into_owned()
     };
     Ok(Info {
-        rx_checksum: raw.rx_offload_capa & RX_CHECKSUM == RX_CHECKSUM
-            && !SOFTWARE_CHECKSUM.contains(&driver.as_str()),
+        rx_checksum: rx_checksum(&driver, raw.rx_offload_capa) == RX_CHECKSUM,
         tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0,
         driver,
         numa: u32::try_from(numa).ok(),
@@ -435,8 +434,15 @@ fn info(id: u16) -> Result<Info, i32> {
 
 const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
 
-/// These verify checksums in the driver's own code: no gain over doing it once, later.
-const SOFTWARE_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost"];
+/// Drivers that are not asked to verify checksums. The first three would do it in their own code: no gain over doing
+/// it once, later. With virtio's, asking means that the other end may leave the field to be filled in
+/// (VIRTIO_NET_F_GUEST_CSUM), and frames that go on to another host need it filled. Virtio 1.2 section 5.1.6.4
+const NO_RX_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost", "net_virtio", "net_virtio_user"];
+
+/// The checksum offloads to ask for, of those that `driver` has.
+fn rx_checksum(driver: &str, has: u64) -> u64 {
+    if NO_RX_CHECKSUM.contains(&driver) { 0 } else { has & RX_CHECKSUM }
+}
 
 /// Ethernet's header, two VLAN tags and the frame check sequence.
 const FRAME_OVERHEAD: u32 = 14 + 2 * 4 + 4;
@@ -457,8 +463,8 @@ unsafe fn set_up(id: u16, config: &PortConfig, pool: &Mempool) -> Result<(), (&'
         let mut wanted: sys::rte_eth_conf = MaybeUninit::zeroed().assume_init();
         wanted.rxmode.mtu = u32::from(config.mtu);
         let driver = if device.driver_name.is_null() { c"" } else { CStr::from_ptr(device.driver_name) };
-        if config.rx_checksum && !SOFTWARE_CHECKSUM.iter().any(|name| name.as_bytes() == driver.to_bytes()) {
-            wanted.rxmode.offloads |= device.rx_offload_capa & RX_CHECKSUM;
+        if config.rx_checksum {
+            wanted.rxmode.offloads |= rx_checksum(&driver.to_string_lossy(), device.rx_offload_capa);
         }
         // A device that can receive more than a buffer holds must be told that it may chain them.
         if u32::from(config.mtu) + FRAME_OVERHEAD > u32::from(pool.frame_room()) {
@@ -567,6 +573,16 @@ mod tests {
             let error = text.parse::<Device>().unwrap_err().to_string();
             assert!(error.contains("0000:03:00.0"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn virtio_is_never_asked_for_frames_without_a_checksum() {
+        let all = u64::MAX;
+        for driver in ["net_virtio", "net_virtio_user", "net_vhost", "net_tap"] {
+            assert_eq!(rx_checksum(driver, all), 0, "{driver}");
+        }
+        assert_eq!(rx_checksum("net_ixgbe", all), RX_CHECKSUM);
+        assert_eq!(rx_checksum("net_ixgbe", 0), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every switch of the tracker, and the two profiles that set them.
 
-use super::timeout::Timeouts;
+use super::timeout::{TimeoutKey, Timeouts};
 use crate::tick::Ticks;
 
 /// Which first segments open a TCP flow that has no entry.
@@ -54,6 +54,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether any flow can be on this timeout, as the switches stand.
+    pub const fn uses(&self, key: TimeoutKey) -> bool {
+        match key {
+            TimeoutKey::TcpNone => matches!(self.tcp.pickup, Pickup::Any),
+            TimeoutKey::TcpMaxRetrans => self.tcp.max_retrans.is_some() && self.tcp.window_tracking,
+            TimeoutKey::TcpUnacknowledged => self.tcp.unacknowledged_timer,
+            _ => true,
+        }
+    }
+
     /// The defaults of `profile`.
     pub const fn new(profile: Profile) -> Self {
         let classic = matches!(profile, Profile::Classic);

@@ -684,7 +684,9 @@ impl Core {
         let direction = entry.direction_of(side);
         // It changes nothing, but what an INVALID packet left untold is told with it.
         let before = Flows::before(entry);
-        self.flows.tell(now, flow, before, events);
+        if !planted(Fault::LateChangeByError) {
+            self.flows.tell(now, flow, before, events);
+        }
         self.classify(frame, Class::Related, Some(direction), false)
     }
 

@@ -127,6 +127,7 @@ fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
 #[cold]
 fn cut_fragment(ip: Ip, rest: &[u8], sums: Sums) -> Parsed<'_> {
     match *rest {
+        _ if planted(Fault::FragmentHeaderCut) => Parsed::Malformed(Reason::FragmentMalformed),
         _ if ip.ip_bytes == 40 => Parsed::Invalid(Reason::Ipv6Extension),
         [next, _, place0, place1, ..] if be16([place0, place1]) & !7 == 0 && !is_extension(next) => {
             transport(ip, next, &[], sums)
@@ -197,6 +198,7 @@ fn walk(mut next: u8, payload: &[u8], stop_at_fragment: bool) -> Walk {
             next_header::NONE => return Walk::Broken,
             // The kernel reads no further than the place; the rest may be cut.
             next_header::FRAGMENT => match rest.first_chunk::<4>() {
+                Some(_) if rest.len() < 8 && planted(Fault::FragmentHeaderWhole) => return Walk::Broken,
                 Some(&[_, _, place0, place1]) if be16([place0, place1]) & !7 == 0 => 8,
                 Some(_) => return Walk::Fragment { at },
                 None => return Walk::Broken,

@@ -277,7 +277,7 @@ impl Shadow {
                 self.links[TO_HOST[at]].send(Instant::now(), buffer.get(..length).unwrap_or_default());
             }
         }
-        if self.packets % WHOLE_EVERY == 0 {
+        if self.packets.is_multiple_of(WHOLE_EVERY) {
             self.compare_all()?;
         }
         Ok(())

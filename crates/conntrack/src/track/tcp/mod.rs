@@ -104,8 +104,8 @@ pub fn step(head: &mut Head, vars: &mut TcpVars, segment: &Segment<'_>, ctx: &Co
     accept(head, vars, segment, index, turn, ctx)
 }
 
-/// Whether a full table may drop a flow in this state although it is ASSURED.
-pub const fn is_closing(state: TcpState) -> bool {
+/// Whether a FIN or a reset was seen.
+const fn is_closing(state: TcpState) -> bool {
     matches!(
         state,
         TcpState::FinWait | TcpState::CloseWait | TcpState::LastAck | TcpState::TimeWait | TcpState::Close

@@ -57,8 +57,8 @@ pub(super) fn highest_sack(bytes: &[u8], ack: u32) -> u32 {
 fn search_sack(bytes: &[u8], ack: u32) -> u32 {
     for (kind, value) in Walk(bytes) {
         if kind == SACK && !value.is_empty() && value.len() % 8 == 0 {
-            let blocks = if planted(Fault::SackFirstBlock) { 1 } else { value.len() / 8 };
-            return value.chunks_exact(8).take(blocks).fold(ack, |highest, block| {
+            let blocks = if planted(Fault::SackFirstBlock) { &value[..8] } else { value };
+            return blocks.chunks_exact(8).fold(ack, |highest, block| {
                 let right = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
                 if after(right, highest) { right } else { highest }
             });

@@ -70,7 +70,8 @@ pub(super) fn judge(
 
     let from_other_side = noted.direction() != from || planted(Fault::RstAnswersOneself);
     let answers_syn = head.status & status::SEEN_REPLY != 0 && noted.index() == Index::Syn && from_other_side;
-    let answers_ack = !assured && noted.index() == Index::Ack;
+    let either_side = !planted(Fault::RstAnswersAckAcross) || noted.direction() != from;
+    let answers_ack = !assured && noted.index() == Index::Ack && either_side;
     let answers_ignored =
         (answers_syn && !planted(Fault::RstAnswersSyn)) || (answers_ack && !planted(Fault::RstAnswersAck));
     let answers_challenge = old == TcpState::SynSent

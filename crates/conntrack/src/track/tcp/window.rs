@@ -87,12 +87,9 @@ pub(super) fn check(
         end = sender.end;
     }
 
-    let lag = match () {
-        () if planted(Fault::AckLagNotGranted) => sender.maxwin,
-        () if planted(Fault::AckLagNotMore) => ACK_LAG_BYTES,
-        () => sender.maxwin.max(ACK_LAG_BYTES),
-    };
-    let ack_floor = receiver.end.wrapping_sub(lag).wrapping_sub(1);
+    let granted = if planted(Fault::AckLagNotGranted) { 0 } else { ACK_LAG_BYTES };
+    let maxwin = if planted(Fault::AckLagNotMore) { 0 } else { sender.maxwin };
+    let ack_floor = receiver.end.wrapping_sub(maxwin.max(granted)).wrapping_sub(1);
     let ack_floor = ack_floor.wrapping_add_signed(-shift(Fault::AckLowerEdgeWide, Fault::AckLowerEdgeTight));
     let seq_floor = sender.end.wrapping_sub(receiver.maxwin).wrapping_sub(1);
     let seq_floor = seq_floor.wrapping_add_signed(-shift(Fault::SeqLowerEdgeWide, Fault::SeqLowerEdgeTight));

@@ -110,3 +110,23 @@ fn a_burst_with_two_first_packets_of_one_flow_makes_one_flow() {
     assert_eq!(tracker.len(), 1);
     assert_eq!(tracker.counters().inserted, 1);
 }
+
+#[test]
+fn where_new_must_carry_a_syn_nothing_else_opens_a_flow() {
+    let classes = Class::New.bit() | Class::Established.bit();
+    let out = Rule { from: Some(Role::Inside), classes, new_needs_syn: true, action: Action::Accept };
+    let policy = Policy::new(&[out], Action::Drop).unwrap();
+    let mut tracker = tracker(Settings::new(Profile::Classic), policy, ROOM, OnFull::EarlyDrop);
+
+    for flags in [ACK, FIN | ACK, RST, SYN | ACK, 0] {
+        let packet = ipv4(proto::TCP, host(1), SERVER, &tcp((1000, 80), 1, 1, flags, 1000, 0));
+        let outcome = send(&mut tracker, Role::Inside, &packet);
+        let refused = Verdict::Drop(DropReason::Policy { class: Class::New, row: None });
+        assert_eq!((outcome.class, outcome.verdict), (Some(Class::New), refused), "{flags:#04x}");
+        assert!(tracker.is_empty(), "{flags:#04x}");
+    }
+    assert_eq!(syn(&mut tracker, 1).verdict, Verdict::Forward);
+    let datagram = ipv4(proto::UDP, host(1), SERVER, &udp((1, 2), 0));
+    assert_eq!(send(&mut tracker, Role::Inside, &datagram).verdict, Verdict::Forward, "only TCP has a SYN");
+    assert_eq!(tracker.len(), 2);
+}
