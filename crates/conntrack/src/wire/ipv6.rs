@@ -28,15 +28,22 @@ pub(super) fn parse(bytes: &[u8], sums: Sums) -> Parsed<'_> {
     if first >> 4 != 6 {
         return Parsed::Malformed(Reason::IpHeader);
     }
-    // A stated length of 0 is meant as it stands: jumbograms (RFC 2675) do not fit in a frame.
-    let Some(payload) = rest.get(..usize::from(be16([len0, len1]))) else {
+    // A length of 0 before hop-by-hop options leaves it to an option of a jumbogram's to state it. Jumbograms do not
+    // fit in a frame; without that option the kernel takes what came. RFC 2675 section 2
+    let stated = usize::from(be16([len0, len1]));
+    let length = if stated == 0 && next == next_header::HOP_BY_HOP { rest.len() } else { stated };
+    let Some(payload) = rest.get(..length) else {
         return Parsed::Malformed(Reason::IpTruncated);
     };
     let Some((src, dst)) = addresses(addrs) else {
         return Parsed::Malformed(Reason::IpHeader);
     };
     let ip = Ip { family: Family::V6, src, dst, hop_limit, ip_bytes: 40 + payload.len() as u32 };
-    if is_extension(next) { extended(ip, next, payload, sums) } else { transport(ip, next, payload, sums) }
+    if is_extension(next) {
+        extended(ip, next, payload, stated, sums)
+    } else {
+        transport(ip, next, payload, sums)
+    }
 }
 
 /// Both addresses, unless a host would refuse them.
@@ -75,8 +82,8 @@ fn is_extension(next: u8) -> bool {
     ) && !(next == next_header::DESTINATION && planted(Fault::ExtensionUnknown))
 }
 
-/// A packet with at least one extension header.
-fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
+/// A packet with at least one extension header, and the payload length that it states.
+fn extended(ip: Ip, next: u8, payload: &[u8], stated: usize, sums: Sums) -> Parsed<'_> {
     // A host looks at hop-by-hop options before anything else, and only where they belong: first.
     if next == next_header::HOP_BY_HOP && !hop_by_hop_is_sound(payload) {
         return Parsed::Malformed(Reason::Ipv6Extension);
@@ -85,6 +92,7 @@ fn extended(ip: Ip, next: u8, payload: &[u8], sums: Sums) -> Parsed<'_> {
         Walk::Transport { proto, at } => transport(ip, proto, from(payload, at), sums),
         // The header before it is itself cut.
         Walk::Fragment { at } if at > payload.len() => Parsed::Invalid(Reason::Ipv6Extension),
+        Walk::Fragment { at } if stated == 0 => whole_fragment(ip, payload, at, sums),
         Walk::Fragment { at } => fragment(ip, payload, at, sums),
         Walk::Broken => Parsed::Invalid(Reason::Ipv6Extension),
     }
@@ -121,14 +129,28 @@ fn fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
     })
 }
 
+/// A fragment in what may be a jumbogram, which is never cut in pieces: it is not held, and stands for itself.
+/// RFC 2675 section 3
+#[cold]
+fn whole_fragment(ip: Ip, payload: &[u8], at: usize, sums: Sums) -> Parsed<'_> {
+    let Some((&[next, _, place0, place1, ..], piece)) = from(payload, at).split_first_chunk::<8>() else {
+        return Parsed::Invalid(Reason::Ipv6Extension);
+    };
+    if be16([place0, place1]) & !7 != 0 {
+        return Parsed::Invalid(Reason::FragmentMalformed);
+    }
+    match skip_extensions(next, piece) {
+        Ok((proto, rest)) => transport(ip, proto, rest, sums),
+        Err(reason) => Parsed::Invalid(reason),
+    }
+}
+
 /// A packet that ends inside its fragment header. The kernel reads no more of it than it needs at each point: a first
-/// piece (the place is there, and is 0) is one whose transport header is cut; without any payload it may be a
-/// jumbogram, which is never cut in pieces.
+/// piece (the place is there, and is 0) is one whose transport header is cut.
 #[cold]
 fn cut_fragment(ip: Ip, rest: &[u8], sums: Sums) -> Parsed<'_> {
     match *rest {
         _ if planted(Fault::FragmentHeaderCut) => Parsed::Malformed(Reason::FragmentMalformed),
-        _ if ip.ip_bytes == 40 => Parsed::Invalid(Reason::Ipv6Extension),
         [next, _, place0, place1, ..] if be16([place0, place1]) & !7 == 0 && !is_extension(next) => {
             transport(ip, next, &[], sums)
         }
