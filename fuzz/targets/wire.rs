@@ -64,8 +64,9 @@ fuzz_target!(|input: Input<'_>| {
     let mut frame = [&[0x02; 12][..], &tags, ethertype, &packet].concat();
     let framed = wire::parse(&frame, Link::Ethernet, Checksum::Unknown, true);
     assert_eq!(text(&framed), text(&strict));
-    // What was cut short may be whole with padding.
-    if !matches!(strict, Parsed::Malformed(_)) {
+    // What was cut short may be whole with padding, and an IPv6 length of 0 before hop-by-hop options takes all there is.
+    let takes_all = packet.first().is_some_and(|first| first >> 4 == 6) && packet.get(4..7) == Some(&[0; 3]);
+    if !matches!(strict, Parsed::Malformed(_)) && !takes_all {
         let told = text(&strict);
         frame.extend_from_slice(&[0; 46]);
         assert_eq!(text(&wire::parse(&frame, Link::Ethernet, Checksum::Unknown, true)), told);
