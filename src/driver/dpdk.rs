@@ -94,11 +94,6 @@ impl OpenPort {
         self.port.stats()
     }
 
-    /// The driver's own counters.
-    pub fn xstats(&self) -> Vec<(String, u64)> {
-        self.port.xstats()
-    }
-
     /// Whether the link is up. A tap's interface that was moved into another network namespace is out of sight, and
     /// DPDK would call its link down.
     pub fn link_up(&self) -> Option<bool> {

@@ -209,14 +209,6 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         }
     }
 
-    /// What the alternate bucket says, for [`Probe::Elsewhere`]; touches no entry.
-    #[inline(always)]
-    pub fn alternate_candidate(&self, hash: u64) -> Option<FlowIndex> {
-        let home = self.home(hash);
-        let bucket = &self.buckets[self.other_bucket(home.bucket, home.tag) as usize];
-        bucket.matches::<PORTABLE>(home.tag).next().map(|slot| FlowIndex(bucket.index(slot)))
-    }
-
     /// The flow with this key, whose hash is `hash`.
     #[inline(always)]
     pub fn find(&self, hash: u64, key: &FlowKey) -> Option<FlowIndex> {
