@@ -7,12 +7,12 @@ mod report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conntrack::policy::{Policy, Role, TooManyRules};
-use conntrack::track::settings::Profile;
-use conntrack::tracker::{Limits, LimitsError, OnFull, Tracker};
+use conntrack::policy::{Policy, TooManyRules};
+use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
 
 use crate::bus::ControlEnd;
+use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode};
 use crate::control::schema::{Info, PortInfo, PortStats};
 use crate::control::{self, Appliance, ControlError};
@@ -249,19 +249,19 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         name: port.name.clone(),
         device: port.device.argument().to_owned(),
         driver: open.info().driver.clone(),
-        role: role(port.role).to_owned(),
+        role: role_word(port.role).to_owned(),
         peer: port.peer.and_then(name),
     });
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dpdk: eal::version(),
-        profile: profile(config.settings.profile).to_owned(),
-        mode: mode(config.mode).to_owned(),
+        profile: profile_word(config.settings.profile).to_owned(),
+        mode: mode_word(config.mode).to_owned(),
         pid: std::process::id(),
         uptime_secs: 0,
         workers: u32::from(WORKERS),
         table_max_entries: u64::from(WORKERS) * u64::from(config.table.max_entries),
-        table_on_full: on_full(config.table.on_full).to_owned(),
+        table_on_full: on_full_word(config.table.on_full).to_owned(),
         ports: about.collect(),
     }
 }
@@ -279,34 +279,5 @@ fn port_stats(port: &OpenPort) -> PortStats {
         tx_packets: stats.tx_packets,
         tx_bytes: stats.tx_bytes,
         tx_errors: stats.tx_errors,
-    }
-}
-
-const fn profile(profile: Profile) -> &'static str {
-    match profile {
-        Profile::Classic => "classic",
-        Profile::Linux => "linux",
-    }
-}
-
-const fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Inline => "inline",
-        Mode::Mirror => "mirror",
-    }
-}
-
-const fn role(role: Role) -> &'static str {
-    match role {
-        Role::Inside => "inside",
-        Role::Outside => "outside",
-    }
-}
-
-const fn on_full(on_full: OnFull) -> &'static str {
-    match on_full {
-        OnFull::EarlyDrop => "early_drop",
-        OnFull::DropNew => "drop_new",
-        OnFull::PassUntracked => "pass_untracked",
     }
 }

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use conntrack::table::entry::Entry;
 
-use super::{Cores, mode, profile, role};
+use super::Cores;
+use crate::config::print::{mode_word, profile_word, role_word};
 use crate::config::{Config, Idle};
 use crate::driver::dpdk::OpenPort;
 use crate::memory::Pages;
@@ -75,8 +76,12 @@ fn text(
         Pages::Plain => "ordinary pages",
     };
     let _ = writeln!(out, "  table    {entries} entries x {} B = {mib} MiB on {on}", size_of::<Entry>());
-    let _ =
-        writeln!(out, "  tracking profile {}, mode {}", profile(config.settings.profile), mode(config.mode));
+    let _ = writeln!(
+        out,
+        "  tracking profile {}, mode {}",
+        profile_word(config.settings.profile),
+        mode_word(config.mode)
+    );
     for (port, open) in config.ports.iter().zip(ports) {
         let link = open.link();
         let peer = port.peer.and_then(|peer| config.ports.get(peer));
@@ -88,7 +93,7 @@ fn text(
             port.name,
             port.device.argument(),
             open.info().driver,
-            role(port.role),
+            role_word(port.role),
             if link.up { "up" } else { "down" },
         );
     }

@@ -6,7 +6,7 @@ pub mod duration;
 mod error;
 mod file;
 pub mod names;
-mod print;
+pub(crate) mod print;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! A configuration as the file that says all of it, for `config show`.
+//! A configuration as the file that says all of it, for `config show`, and the file's words for what has few values.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ pub(super) fn toml(config: &Config) -> String {
     };
     let tcp = &config.settings.tcp;
     line(format!("profile = {}", quoted(profile_word(config.settings.profile))));
-    line(format!("mode = {}", quoted(if config.mode == Mode::Inline { "inline" } else { "mirror" })));
+    line(format!("mode = {}", quoted(mode_word(config.mode))));
     if config.mode == Mode::Inline {
         line(format!("policy_default = {}", quoted(action_word(config.policy.otherwise))));
     }
@@ -29,7 +29,7 @@ pub(super) fn toml(config: &Config) -> String {
         line(format!("name = {}", quoted(&port.name)));
         line(format!("device = {}", quoted(port.device.argument())));
         if let Some(peer) = port.peer.and_then(|peer| config.ports.get(peer)) {
-            line(format!("role = {}", quoted(if port.role == Role::Inside { "inside" } else { "outside" })));
+            line(format!("role = {}", quoted(role_word(port.role))));
             line(format!("peer = {}", quoted(&peer.name)));
         }
     }
@@ -37,11 +37,7 @@ pub(super) fn toml(config: &Config) -> String {
     for rule in &config.policy.rules {
         line(String::new());
         line("[[policy]]".to_owned());
-        let from = match rule.from {
-            None => "any",
-            Some(Role::Inside) => "inside",
-            Some(Role::Outside) => "outside",
-        };
+        let from = rule.from.map_or("any", role_word);
         line(format!("from = {}", quoted(from)));
         let states: Vec<String> = Class::ALL
             .iter()
@@ -57,12 +53,7 @@ pub(super) fn toml(config: &Config) -> String {
 
     line("\n[table]".to_owned());
     line(format!("max_entries = {}", config.table.max_entries));
-    let on_full = match config.table.on_full {
-        OnFull::EarlyDrop => "early_drop",
-        OnFull::DropNew => "drop_new",
-        OnFull::PassUntracked => "pass_untracked",
-    };
-    line(format!("on_full = {}", quoted(on_full)));
+    line(format!("on_full = {}", quoted(on_full_word(config.table.on_full))));
     line(format!("max_datagrams = {}", config.table.max_datagrams));
 
     line("\n[tracking]".to_owned());
@@ -126,10 +117,32 @@ pub(super) fn toml(config: &Config) -> String {
     out
 }
 
-pub(super) const fn profile_word(profile: Profile) -> &'static str {
+pub(crate) const fn profile_word(profile: Profile) -> &'static str {
     match profile {
         Profile::Classic => "classic",
         Profile::Linux => "linux",
+    }
+}
+
+pub(crate) const fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Inline => "inline",
+        Mode::Mirror => "mirror",
+    }
+}
+
+pub(crate) const fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Inside => "inside",
+        Role::Outside => "outside",
+    }
+}
+
+pub(crate) const fn on_full_word(on_full: OnFull) -> &'static str {
+    match on_full {
+        OnFull::EarlyDrop => "early_drop",
+        OnFull::DropNew => "drop_new",
+        OnFull::PassUntracked => "pass_untracked",
     }
 }
 

@@ -8,8 +8,9 @@ use conntrack::event::{Count, DestroyReason, Event, EventKind, FlowView, ProtoVi
 use conntrack::table::entry::status;
 use conntrack::tick::Tick;
 use conntrack::track::timeout::TimeoutKey;
-use conntrack::wire::proto;
 use serde::{Deserialize, Serialize};
+
+use crate::format::proto_name;
 
 /// One flow of `GET /v1/flows`, one JSON line each; also inside [`EventLine`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -273,20 +274,6 @@ pub struct Problem {
 pub struct Strange {
     id: u32,
     what: &'static str,
-}
-
-/// The protocol's name as `conntrack` prints it; `unknown` where it has none.
-pub fn proto_name(number: u8) -> &'static str {
-    match number {
-        proto::ICMP => "icmp",
-        proto::TCP => "tcp",
-        proto::UDP => "udp",
-        proto::GRE => "gre",
-        proto::ICMPV6 => "icmpv6",
-        proto::SCTP => "sctp",
-        proto::UDPLITE => "udplite",
-        _ => "unknown",
-    }
 }
 
 impl Flow {

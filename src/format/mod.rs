@@ -34,7 +34,7 @@ pub struct Style {
     pub listen: bool,
 }
 
-/// The protocol's name as `conntrack` and the kernel print it.
+/// The protocol's name as `conntrack` and the kernel print it; `unknown` where it has none.
 pub fn proto_name(number: u8) -> &'static str {
     match number {
         proto::ICMP => "icmp",
