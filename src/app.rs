@@ -258,6 +258,7 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         profile: profile_word(config.settings.profile).to_owned(),
         mode: mode_word(config.mode).to_owned(),
         pid: std::process::id(),
+        boot_unix_ms: 0,
         uptime_secs: 0,
         workers: u32::from(WORKERS),
         table_max_entries: u64::from(WORKERS) * u64::from(config.table.max_entries),

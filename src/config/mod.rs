@@ -100,6 +100,7 @@ impl PolicyRows {
             classes: classes.iter().fold(0, |bits, &class| bits | 1 << class as u8),
             new_needs_syn: false,
             action: Action::Accept,
+            mark: 0,
         };
         Self {
             rules: vec![

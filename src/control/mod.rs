@@ -2,6 +2,7 @@
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
 mod desk;
+mod flows;
 mod hub;
 mod routes;
 pub mod schema;
@@ -31,7 +32,7 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// What control is told at the start, and the doors to what it may not see.
 pub struct Appliance {
-    /// `uptime_secs` is filled in at each reading.
+    /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
     pub info: Info,
     pub settings: Settings,
     /// One for each worker, in order.
@@ -114,7 +115,11 @@ impl State {
     }
 
     fn info(&self) -> Info {
-        Info { uptime_secs: self.started.elapsed().as_secs(), ..self.appliance.info.clone() }
+        Info {
+            uptime_secs: self.started.elapsed().as_secs(),
+            boot_unix_ms: self.appliance.boot_unix_ms,
+            ..self.appliance.info.clone()
+        }
     }
 
     fn settings(&self) -> Settings {

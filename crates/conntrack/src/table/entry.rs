@@ -58,6 +58,8 @@ pub mod status {
     pub const COLD: u16 = 16;
     /// A change waits to be told: the stored state is what it was, or the packet that changed it was INVALID.
     pub const STATE_CHANGED: u16 = 32;
+    /// The flow's mark is not 0 and lies in [`crate::table::cold`], which sets and clears this.
+    pub const MARKED: u16 = 64;
     /// The upper byte tells flows apart that follow each other in one slot.
     pub const INCARNATION_SHIFT: u32 = 8;
 }
