@@ -9,12 +9,12 @@ use super::list::Listing;
 use super::{Ask, Done, Failure, Voice};
 use crate::control::schema::{Change, Flow, Flushed};
 use crate::filter::Filter;
-use crate::format::Output;
+use crate::format::{Deed, Output};
 
 pub(super) fn delete(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -> Done {
     let client = Client::new(&ask.socket)?;
-    let mut listing =
-        Listing::told_by(BufWriter::new(io::stdout().lock()), output, &client.info()?).of_edits(false);
+    let mut listing = Listing::told_by(BufWriter::new(io::stdout().lock()), output, &client.info()?)
+        .of_edits(Deed::Deleted);
     let path = format!("/v1/flows{}", filter.query());
     client.send_lines(Method::DELETE, &path, &(), |flow: Flow| listing.flow(&flow))?;
     done(listing.end()?, "deleted", voice)
@@ -22,8 +22,8 @@ pub(super) fn delete(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -
 
 pub(super) fn update(ask: &Ask, filter: &Filter, change: &Change, output: Output, voice: Voice) -> Done {
     let client = Client::new(&ask.socket)?;
-    let mut listing =
-        Listing::told_by(BufWriter::new(io::stdout().lock()), output, &client.info()?).of_edits(true);
+    let mut listing = Listing::told_by(BufWriter::new(io::stdout().lock()), output, &client.info()?)
+        .of_edits(Deed::Updated);
     let path = format!("/v1/flows{}", filter.query());
     client.send_lines(Method::PATCH, &path, change, |flow: Flow| listing.flow(&flow))?;
     done(listing.end()?, "updated", voice)

@@ -10,7 +10,7 @@ use super::{Ask, Done, Failure, Voice};
 use crate::control::schema::{Flow, Info};
 use crate::filter::Filter;
 use crate::format::{
-    FlowLine, Layout, Output, SaveLine, Since, Style, TABLE_HEAD, TableLine, XML_END, XML_HEAD, XmlFlow,
+    Deed, FlowLine, Layout, Output, SaveLine, Since, Style, TABLE_HEAD, TableLine, XML_END, XML_HEAD, XmlFlow,
 };
 
 /// Flows printed one after the other, in the form that was asked for.
@@ -44,9 +44,9 @@ impl<W: Write> Listing<W> {
     }
 
     /// What an edit answers, instead of a listing.
-    pub(super) fn of_edits(mut self, updated: bool) -> Self {
+    pub(super) fn of_edits(mut self, done: Deed) -> Self {
         self.framed = false;
-        self.style.updated = updated;
+        self.style.done = done;
         self
     }
 

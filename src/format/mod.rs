@@ -39,14 +39,23 @@ pub struct Style {
     pub id: bool,
     /// The profile calls the TCP state SYN_SENT2 LISTEN.
     pub listen: bool,
-    /// The line answers a change: `conntrack` then holds a second reference to the flow, and shows it.
-    pub updated: bool,
+    /// What was done to the flow for the line to be printed.
+    pub done: Deed,
     /// Who did what an operator did, as a process id: `conntrack -E` names the program behind an event.
     pub operator: Option<u32>,
     /// When the flow began (`-o ktimestamp`).
     pub since: Option<Since>,
     /// When an event happened, in milliseconds since 1970; XML has it inside (`-o xml,timestamp`).
     pub when: Option<u64>,
+}
+
+/// Why a flow is printed, outside of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Listed,
+    /// `conntrack` then holds a second reference to the flow, and shows it.
+    Updated,
+    Deleted,
 }
 
 /// What turns a flow's start into a date.
@@ -77,7 +86,7 @@ impl Style {
             family: false,
             id: false,
             listen: false,
-            updated: false,
+            done: Deed::Listed,
             operator: None,
             since: None,
             when: None,
@@ -126,7 +135,7 @@ impl fmt::Display for FlowLine<'_> {
         since(f, flow, *style, None)?;
         // Nobody counts references here: it is the value that a flow has where only the table refers to it, so that
         // scripts which cut at this column keep working.
-        f.write_str(if proc || style.updated { "use=2" } else { "use=1" })?;
+        f.write_str(if proc || style.done == Deed::Updated { "use=2" } else { "use=1" })?;
         id(f, flow, *style)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use conntrack::event::{EventKind, FlowView, ProtoView, TupleIds};
 use conntrack::wire::proto;
 
-use super::{Style, event_timeout, operator, proto_name};
+use super::{Deed, Style, event_timeout, operator, proto_name};
 
 /// A flow of a listing, or of an event, as one line without its end. Marks are not among `conntrack`'s words here.
 pub struct SaveLine<'a>(pub Option<EventKind>, pub &'a FlowView, pub Style);
@@ -14,6 +14,7 @@ impl fmt::Display for SaveLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(event, flow, style) = self;
         f.write_str(match event {
+            None if style.done == Deed::Deleted => "-D",
             None | Some(EventKind::New) => "-A",
             Some(EventKind::Update | EventKind::Edited) => "-U",
             Some(EventKind::Destroy(_)) => "-D",

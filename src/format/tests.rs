@@ -307,7 +307,7 @@ fn what_a_packet_did_names_no_program() {
 
 #[test]
 fn an_updated_flow_has_the_reference_that_conntrack_holds() {
-    let style = Style { updated: true, ..style(Form::Conntrack) };
+    let style = Style { done: Deed::Updated, ..style(Form::Conntrack) };
     let line = include_str!("samples/same-updated.txt");
     assert_eq!(FlowLine(&view_of(line.trim_end()), style).to_string() + "\n", line);
     let xml = include_str!("samples/same-updated-xml.txt");

@@ -6,7 +6,7 @@ use conntrack::event::{Count, EventKind, FlowView, Tuple, TupleIds};
 use conntrack::track::tcp::TcpState;
 use conntrack::wire::proto;
 
-use super::{Style, event_count, event_timeout, local, operator, proto_name, tells_mark};
+use super::{Deed, Style, event_count, event_timeout, local, operator, proto_name, tells_mark};
 
 /// What stands before the first flow.
 pub const XML_HEAD: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>";
@@ -47,7 +47,7 @@ impl fmt::Display for XmlFlow<'_> {
             write!(f, "<zone>{}</zone>", flow.zone)?;
         }
         if event.is_none() {
-            f.write_str(if style.updated { "<use>2</use>" } else { "<use>1</use>" })?;
+            f.write_str(if style.done == Deed::Updated { "<use>2</use>" } else { "<use>1</use>" })?;
         }
         write!(f, "<id>{}</id>", flow.id)?;
         if flow.is_assured() {
