@@ -157,7 +157,7 @@ fn serve(
     let ports = Arc::new(ports);
     let appliance = Appliance {
         info: info(config, &ports),
-        settings: config.settings,
+        config: config.clone(),
         workers: ends,
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {

@@ -9,15 +9,21 @@ mod letters;
 mod list;
 mod replay;
 mod run;
+mod shell;
 mod stats;
+mod summary;
 mod timeout;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::config::diff::{Difference, differences};
+use crate::config::duration::parse_span;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_SOCKET};
 use crate::control::schema::Change;
 use crate::filter::MaskedMark;
@@ -178,6 +184,35 @@ enum Command {
     /// Look at a configuration file without starting anything
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print how many flows are in which state, by protocol
+    Summary {
+        #[command(flatten)]
+        ask: Ask,
+        /// text or json
+        #[arg(short, long, value_name = "WORD", default_value = "text")]
+        output: stats::Form,
+    },
+    /// Print what each worker does
+    Workers {
+        #[command(flatten)]
+        ask: Ask,
+        /// Watch for so long; json has totals since the start instead
+        #[arg(short, long, value_name = "SPAN", default_value = "1s", value_parser = parse_span)]
+        interval: Duration,
+        /// text or json
+        #[arg(short, long, value_name = "WORD", default_value = "text")]
+        output: stats::Form,
+    },
+    /// Print a script that completes these words in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages, this program's and one for each subcommand
+    Man {
+        /// An existing folder
+        folder: PathBuf,
+    },
     /// Print the versions of this program and of DPDK
     Version,
 }
@@ -188,6 +223,16 @@ enum ConfigCommand {
     Check(ConfigFile),
     /// Print the whole configuration, defaults included, as a file
     Show(ConfigFile),
+    /// Print what the file sets otherwise than the defaults, or than a running appliance has it
+    Diff {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Compare with the appliance that runs; changes made since its start count
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 /// Which appliance to ask.
@@ -291,11 +336,38 @@ fn dispatch(command: Command) -> Done {
             let config = file.load()?;
             Ok(write!(io::stdout(), "{}", config.to_toml())?)
         }
+        Command::Config(ConfigCommand::Diff { file, running, ask }) => {
+            let config = file.load()?;
+            let before = if running {
+                client::Client::new(&ask.socket)?.text("/v1/config")?
+            } else {
+                config.defaults()?.to_toml()
+            };
+            diff(&before, &config.to_toml())
+        }
+        Command::Summary { ask, output } => summary::summary(&ask, output),
+        Command::Workers { ask, interval, output } => summary::workers(&ask, interval, output),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(&folder),
         Command::Version => {
             let own = env!("CARGO_PKG_VERSION");
             Ok(writeln!(io::stdout(), "dpdk-conntrack {own}, {}", dpdk::eal::version())?)
         }
     }
+}
+
+/// `-` and `+` as in a patch, a key each.
+fn diff(before: &str, after: &str) -> Done {
+    let differences = differences(before, after)?;
+    let mut out = io::stdout().lock();
+    for Difference { key, here, there } in &differences {
+        for (sign, value) in [('-', here), ('+', there)] {
+            if let Some(value) = value {
+                writeln!(out, "{sign} {key} = {value}")?;
+            }
+        }
+    }
+    Voice::Own.say(&format!("{} keys differ.", differences.len()))
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 //! Sees no packet and no DPDK; what it hands out is complete and has been checked across keys.
 
 mod check;
+pub mod diff;
 pub mod duration;
 mod error;
 mod file;
 pub mod names;
 pub(crate) mod print;
+pub mod sysctl;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

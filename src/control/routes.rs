@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
@@ -18,10 +18,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::desk::NoAnswer;
 use super::hub::{Line, json_line};
-use super::schema::{EventLine, Flushed, Problem, SetTimeout, TimeoutRow};
+use super::schema::{EventLine, Flushed, Problem, SetSysctls, SetTimeout, TimeoutRow};
 use super::{State, flows};
 use crate::bus::command::{Command, Flush};
-use crate::config::names;
+use crate::config::diff::differences;
+use crate::config::{Config, TrackingOptions, names, sysctl};
 use crate::filter::Filter;
 use crate::telemetry::prometheus;
 
@@ -45,7 +46,9 @@ pub(super) fn operators(state: Arc<State>) -> Router {
         .route("/v1/flows", get(flows::list).delete(flows::delete).patch(flows::update))
         .route("/v1/count", get(flows::count))
         .route("/v1/events", get(events))
+        .route("/v1/config", get(config))
         .route("/v1/timeouts", get(timeouts).put(set_timeout))
+        .route("/v1/sysctls", put(set_sysctls))
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
         .fallback(nothing_here)
@@ -76,6 +79,12 @@ impl IntoResponse for NoAnswer {
 
 async fn info(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.info()).into_response()
+}
+
+/// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
+async fn config(Shared(state): Shared<Arc<State>>) -> Response {
+    let running = Config { settings: state.settings(), ..state.appliance.config.clone() };
+    ([(header::CONTENT_TYPE, "application/toml")], running.to_toml()).into_response()
 }
 
 async fn stats(Shared(state): Shared<Arc<State>>) -> Response {
@@ -212,6 +221,41 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
     tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
+}
+
+/// Many settings at once: refused as a whole, or applied between two bursts of each worker.
+async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetSysctls = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let before = state.settings();
+    let table = state.appliance.config.table;
+    let mut options = TrackingOptions { settings: before, table };
+    for SetTimeout { name, value } in &asked.settings {
+        if let Err(error) = sysctl::set(&mut options, name, value) {
+            return problem(StatusCode::BAD_REQUEST, format!("{name}: {error}"));
+        }
+    }
+    let settings = Box::new(options.settings);
+    for worker in 0..state.workers.len() {
+        if let Err(error) = state.workers.ask(worker, Command::Settings(settings.clone())).await {
+            for changed in 0..worker {
+                // One that is stuck as well is told by the next question to it.
+                let _ = state.workers.ask(changed, Command::Settings(Box::new(before))).await;
+            }
+            return error.into_response();
+        }
+    }
+    *state.settings.lock().unwrap_or_else(PoisonError::into_inner) = options.settings;
+    let as_file = |settings| Config { settings, ..state.appliance.config.clone() }.to_toml();
+    match differences(&as_file(before), &as_file(options.settings)) {
+        Ok(changed) => {
+            tracing::info!(changed = changed.len(), "settings changed");
+            Json(changed).into_response()
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 async fn flush(Shared(state): Shared<Arc<State>>) -> Response {

@@ -281,6 +281,14 @@ pub struct Counted {
     pub flows: u64,
 }
 
+/// The body of `PUT /v1/sysctls`: settings by their kernel names, all of them applied or none. The answer is a list of
+/// [`crate::config::diff::Difference`]s between before and after.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSysctls {
+    pub settings: Vec<SetTimeout>,
+}
+
 /// The answer of `POST /v1/flush`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flushed {
