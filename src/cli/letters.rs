@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, CommandFactory, Parser};
 use conntrack::event::DestroyReason;
 
 use super::client::Client;
@@ -72,6 +72,11 @@ fn output(text: &str) -> Result<Output, OutputError> {
 pub(super) fn are_meant(arguments: &[OsString]) -> bool {
     let first = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&first)
+}
+
+/// The words by themselves, for their manual page.
+pub(super) fn words() -> clap::Command {
+    Letters::command().name("dpdk-conntrack-letters")
 }
 
 /// Does what the letters say.
@@ -146,8 +151,6 @@ fn counter_line(worker: &WorkerStats) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn meant(line: &str) -> bool {

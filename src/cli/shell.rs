@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Done, Failure, Words};
+use super::{Done, Failure, Words, letters};
 
 /// Prints a completion script.
 pub(super) fn completions(shell: Shell) -> Done {
@@ -16,12 +16,14 @@ pub(super) fn completions(shell: Shell) -> Done {
     Ok(io::stdout().write_all(&script)?)
 }
 
-/// Writes `dpdk-conntrack.1` and a page for each subcommand into a folder.
+/// Writes `dpdk-conntrack.1`, a page for each subcommand, and one for the letters into a folder.
 pub(super) fn man(folder: &Path) -> Done {
-    clap_mangen::generate_to(Words::command(), folder).map_err(|error| {
-        Failure::Failed(format!(
-            "{} cannot be written to ({error}): give an existing folder that this user may write",
-            folder.display()
-        ))
-    })
+    clap_mangen::generate_to(Words::command(), folder)
+        .and_then(|()| clap_mangen::generate_to(letters::words(), folder))
+        .map_err(|error| {
+            Failure::Failed(format!(
+                "{} cannot be written to ({error}): give an existing folder that this user may write",
+                folder.display()
+            ))
+        })
 }

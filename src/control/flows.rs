@@ -37,7 +37,7 @@ pub(super) async fn list(
 ) -> Response {
     match flow_filter(query) {
         Ok(filter) => stream(state, filter, None),
-        Err(refused) => refused,
+        Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn delete(
 ) -> Response {
     match flow_filter(query) {
         Ok(filter) => stream(state, filter, Some(Edit::Delete)),
-        Err(refused) => refused,
+        Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn update(
 ) -> Response {
     let filter = match flow_filter(query) {
         Ok(filter) => filter,
-        Err(refused) => return refused,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
     };
     let Change { mark, timeout } = match body(request).await {
         Ok(change) => change,
@@ -84,7 +84,7 @@ pub(super) async fn count(
 ) -> Response {
     let filter = match flow_filter(query) {
         Ok(filter) => filter,
-        Err(refused) => return refused,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
     };
     let mut flows = 0;
     for worker in 0..state.workers.len() {
@@ -102,9 +102,9 @@ pub(super) async fn count(
     Json(Counted { flows }).into_response()
 }
 
-fn flow_filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, Response> {
+fn flow_filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
     let filter = filter(query)?;
-    filter.check_flows().map_err(|error| problem(StatusCode::BAD_REQUEST, error).into_response())?;
+    filter.check_flows().map_err(|error| error.to_string())?;
     Ok(filter)
 }
 
@@ -122,6 +122,9 @@ fn stream(state: Arc<State>, filter: Filter, edit: Option<Edit>) -> Response {
                     break;
                 }
             }
+        }
+        if edit.is_some() {
+            state.ask_afresh().await;
         }
         match edit {
             Some(Edit::Delete) => tracing::info!(flows = edited, filter = filter.query(), "flows deleted"),

@@ -116,6 +116,11 @@ impl State {
         stats
     }
 
+    /// After an operator's change: who asks next sees it.
+    async fn ask_afresh(&self) {
+        *self.observed.lock().await = None;
+    }
+
     fn info(&self) -> Info {
         Info {
             uptime_secs: self.started.elapsed().as_secs(),

@@ -105,28 +105,20 @@ pub(super) fn lines(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Respons
     ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
 }
 
-/// The query's parameters as a filter, or the answer that refuses them.
-pub(super) fn filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, Response> {
-    let refused = |error: String| problem(StatusCode::BAD_REQUEST, error);
-    match query {
-        Ok(Query(filter)) => Ok(filter),
-        Err(error) => {
-            let text = error.body_text();
-            Err(refused(
-                text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned(),
-            ))
-        }
-    }
+/// The query's parameters as a filter, or the sentence that refuses them.
+pub(super) fn filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
+    query.map(|Query(filter)| filter).map_err(|error| {
+        let text = error.body_text();
+        text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned()
+    })
 }
 
 async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, QueryRejection>) -> Response {
-    let filter = match filter(query) {
-        Ok(filter) => filter,
-        Err(refused) => return refused,
-    };
-    if let Err(error) = filter.check() {
-        return problem(StatusCode::BAD_REQUEST, error);
-    }
+    let filter =
+        match filter(query).and_then(|filter| filter.check().map(|()| filter).map_err(|e| e.to_string())) {
+            Ok(filter) => filter,
+            Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+        };
     let wanted = move |line: &Line| {
         line.event.as_ref().is_none_or(|event| filter.matches_event(event.kind, &event.flow))
     };
@@ -271,6 +263,7 @@ async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
         }
         flows += part.ended;
     }
+    state.ask_afresh().await;
     tracing::info!(flows, "table flushed");
     Json(Flushed { flows }).into_response()
 }
