@@ -82,7 +82,7 @@ pub(super) struct FilterWords {
 pub(super) struct MarkWord {
     /// The mark, perhaps under a mask: 5, 0x10/0xf0
     #[arg(short = 'm', long, value_name = "MARK[/MASK]", help_heading = "Which flows")]
-    mark: Option<MaskedMark>,
+    pub(super) mark: Option<MaskedMark>,
 }
 
 /// `-e` of events.

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::filter::{FilterWords, KindsWord, MarkWord};
 use super::{Ask, Done, Failure, Voice, edit, events, list, stats};
 use crate::control::schema::{Change, Stats, WorkerStats};
-use crate::filter::Filter;
+use crate::filter::{Filter, MaskedMark};
 use crate::format::{Output, OutputError};
 
 /// `conntrack`'s letters, with its output to the byte. `dpdk-conntrack --help` shows everything else.
@@ -32,8 +32,8 @@ struct Letters {
     /// Count flows
     #[arg(short = 'C', long)]
     count: bool,
-    /// Counters, a line for each worker; `found`, `insert`, `insert_failed`, `search_restart`, `clash_resolve` and
-    /// `chaintoolong` count what can happen in a table that cores share, and are 0
+    /// Counters, a line for each worker. What only a table that cores share, address translation and `conntrack -I` count
+    /// in the kernel is 0 here: found, insert, insert_failed, search_restart, clash_resolve, chaintoolong
     #[arg(short = 'S', long)]
     stats: bool,
     /// Delete flows
@@ -56,8 +56,9 @@ struct Letters {
     timeout: Option<u32>,
     #[command(flatten)]
     filter: FilterWords,
-    #[command(flatten)]
-    mark: MarkWord,
+    /// The mark, perhaps under a mask: 5, 0x10/0xf0. With -U the new one
+    #[arg(short = 'm', long, value_name = "MARK[/MASK]", help_heading = "Which flows")]
+    mark: Option<MaskedMark>,
     #[command(flatten)]
     kinds: KindsWord,
     #[command(flatten)]
@@ -79,8 +80,28 @@ pub(super) fn words() -> clap::Command {
     Letters::command().name("dpdk-conntrack-letters")
 }
 
+/// Words of `conntrack` that mean nothing here, and why.
+const MISSING: [(&[&str], &str); 8] = [
+    (&["-I", "--create", "-A", "--add", "-R", "--load-file"], "connections begin by packets only"),
+    (
+        &["-G", "--get"],
+        "list with the connection's addresses and ports instead: -L -p tcp -s … -d … --sport … --dport …",
+    ),
+    (&["-n", "--src-nat", "-g", "--dst-nat", "-j", "--any-nat"], "there is no address translation"),
+    (&["-l", "--label", "--label-add", "--label-del"], "connections have no labels: use marks, -m"),
+    (&["-c", "--secmark"], "connections have no security marks: use marks, -m"),
+    (&["-z", "--zero"], "counters of connections are never set back"),
+    (&["-b", "--buffer-size"], "a reader that is too slow is told how many events it lost"),
+    (&["--orig-zone", "--reply-zone"], "both directions have one zone: -w"),
+];
+
 /// Does what the letters say.
 pub(super) fn run(arguments: &[OsString]) -> Done {
+    for argument in arguments {
+        if let Some((_, why)) = MISSING.iter().find(|(words, _)| words.iter().any(|word| argument == word)) {
+            return Err(Failure::Usage(format!("`{}` of conntrack is not here: {why}", argument.display())));
+        }
+    }
     let letters = Letters::parse_from(arguments);
     let refused =
         |option: &str| Failure::Usage(format!("Illegal option `--{option}' with this command: leave it out"));
@@ -88,7 +109,7 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
     if timeout.is_some() && !letters.update {
         return Err(refused("timeout"));
     }
-    let filter = filter.with_events(mark, kinds)?;
+    let filter = filter.with_events(MarkWord { mark }, kinds)?;
     if filter.events.is_some() && !letters.event {
         return Err(refused("event-mask"));
     }
@@ -170,6 +191,23 @@ mod tests {
     fn a_line_that_begins_with_a_letter_is_conntracks() {
         assert!(meant("x -L") && meant("x --dump -p tcp") && meant("x -p tcp -L"));
         assert!(!meant("x list -p tcp") && !meant("x --help") && !meant("x -V") && !meant("x"));
+    }
+
+    #[test]
+    fn what_is_missing_says_why() {
+        for (line, why) in [("x -I -p tcp", "by packets only"), ("x -L --src-nat", "no address translation")]
+        {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(run(&arguments).unwrap_err().to_string().contains(why), "{line}");
+        }
+        let words = Letters::command();
+        for word in MISSING.iter().flat_map(|(words, _)| words.iter()) {
+            let ours = words.get_arguments().find(|argument| {
+                argument.get_short().is_some_and(|short| *word == format!("-{short}"))
+                    || argument.get_long().is_some_and(|long| *word == format!("--{long}"))
+            });
+            assert!(ours.is_none(), "{word} is here");
+        }
     }
 
     #[test]

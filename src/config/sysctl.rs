@@ -133,6 +133,13 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_of_what_a_kernel_prints_is_taken_or_passed_over() {
+        // `sysctl -a --pattern nf_conntrack` of Linux 6.18.
+        let file = parse(include_str!("samples/sysctl.txt")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((file.settings.len(), file.skipped.len()), (31, 10));
+    }
+
+    #[test]
     fn what_has_no_counterpart_is_passed_over_and_told() {
         let file =
             parse("net.netfilter.nf_conntrack_count = 12\nnet.netfilter.nf_conntrack_max = 65536\n").unwrap();

@@ -21,7 +21,7 @@ pub use xml::{XML_END, XML_HEAD, XmlFlow};
 /// Which program's line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The 2.4 kernel's `/proc/net/ip_conntrack`: no counters, no mark.
+    /// The 2.4 kernel's `/proc/net/ip_conntrack`: no counters, and a mark only where there is one.
     Classic,
     /// `conntrack -L`.
     Conntrack,
@@ -125,7 +125,12 @@ impl fmt::Display for FlowLine<'_> {
             f.write_str("[ASSURED] ")?;
         }
         match style.form {
-            Form::Classic => zone_unless_0(f, flow)?,
+            Form::Classic => {
+                if flow.mark != 0 {
+                    write!(f, "mark={} ", flow.mark)?;
+                }
+                zone_unless_0(f, flow)?;
+            }
             Form::Conntrack => {
                 write!(f, "mark={} ", flow.mark)?;
                 zone_unless_0(f, flow)?;
@@ -155,7 +160,7 @@ impl fmt::Display for EventLine<'_> {
         if flow.is_assured() {
             line.push_str("[ASSURED] ");
         }
-        if style.form != Form::Classic && tells_mark(*kind, flow) {
+        if tells_mark(*kind, flow) {
             write!(line, "mark={} ", flow.mark)?;
         }
         zone_unless_0(&mut line, flow)?;

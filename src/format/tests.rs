@@ -194,6 +194,8 @@ fn classic_lines_are_those_of_the_old_kernel() {
         "tcp      6 117 SYN_SENT src=192.168.1.5 dst=192.168.1.35 sport=1031 dport=23 src=192.168.1.35 \
          dst=192.168.1.5 sport=23 dport=1031 [ASSURED] use=1"
     );
+    let marked = FlowLine(&FlowView { mark: 7, ..flow }, style(Form::Classic)).to_string();
+    assert!(marked.ends_with(" dport=1031 [ASSURED] mark=7 use=1"), "{marked}");
     assert_eq!(
         FlowLine(&flow, style(Form::Conntrack)).to_string(),
         "tcp      6 117 SYN_SENT src=192.168.1.5 dst=192.168.1.35 sport=1031 dport=23 packets=1 bytes=60 \
