@@ -173,7 +173,9 @@ impl Player {
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEvent::Update => (EventKind::Update, number(&self.live, &event.flow)),
+                TrackerEvent::Update | TrackerEvent::Edited => {
+                    (EventKind::Update, number(&self.live, &event.flow))
+                }
                 TrackerEvent::Destroy(_) => {
                     let n = number(&self.live, &event.flow);
                     if let Some(same_id) = self.live.get_mut(&event.flow.id) {
@@ -233,6 +235,7 @@ fn policy() -> Policy {
         classes: 1 << Class::New as u8,
         new_needs_syn: false,
         action: Action::Drop,
+        mark: 0,
     };
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }

@@ -139,6 +139,12 @@ impl Flows {
         }
     }
 
+    /// Gives the flow a mark; 0 takes it away.
+    #[inline]
+    pub(super) fn set_mark(&mut self, flow: FlowIndex, mark: u32) {
+        self.cold.set_mark(flow, self.table.entry_mut(flow), mark);
+    }
+
     pub(super) fn before(entry: &Entry) -> Before {
         Before { state: entry.head.state, status: entry.head.status }
     }
@@ -218,6 +224,7 @@ impl Flows {
             reply,
             count: (self.accounting || planted(Fault::AccountingSwitch))
                 .then(|| self.cold.totals(flow, entry)),
+            mark: self.cold.mark(flow, self.table.entry(flow)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL
                 .get(usize::from(entry.head.timeout_key))

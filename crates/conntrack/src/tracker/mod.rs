@@ -3,12 +3,14 @@
 
 mod burst;
 mod counters;
+mod edit;
 mod flows;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Counters, StateCounts};
+pub use edit::{Edit, NewMark};
 
 use alloc::vec::Vec;
 
@@ -319,6 +321,11 @@ impl Tracker {
     pub fn set_timeout(&mut self, key: TimeoutKey, value: Ticks) {
         let mut settings = self.core.settings;
         settings.timeouts.set(key, value.min(Ticks::MAX));
+        self.set_settings(settings);
+    }
+
+    /// Changes every switch and timeout at once; see [`Tracker::configure`].
+    pub fn set_settings(&mut self, settings: Settings) {
         self.configure(settings, self.core.policy, self.core.on_full);
     }
 
@@ -544,6 +551,10 @@ impl Core {
         match self.make(now, found.hash, entry, events) {
             Ok(flow) => {
                 self.counters.inserted += 1;
+                let mark = self.policy.mark(frame.role, lacks_syn(packet));
+                if mark != 0 {
+                    self.flows.set_mark(flow, mark);
+                }
                 if !planted(Fault::FirstUncounted) {
                     self.flows.count(flow, direction, packet.ip_bytes);
                 }
