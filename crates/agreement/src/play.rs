@@ -165,20 +165,18 @@ impl Player {
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
         for event in self.events.as_slice() {
+            let flow = &event.flow();
             let (kind, n) = match event.kind {
                 TrackerEvent::New => {
                     self.created += 1;
-                    let flow = &event.flow;
                     let same_id = self.live.entry(flow.id).or_default();
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEvent::Update | TrackerEvent::Edited => {
-                    (EventKind::Update, number(&self.live, &event.flow))
-                }
+                TrackerEvent::Update | TrackerEvent::Edited => (EventKind::Update, number(&self.live, flow)),
                 TrackerEvent::Destroy(_) => {
-                    let n = number(&self.live, &event.flow);
-                    if let Some(same_id) = self.live.get_mut(&event.flow.id) {
+                    let n = number(&self.live, flow);
+                    if let Some(same_id) = self.live.get_mut(&flow.id) {
                         same_id.retain(|(_, _, other)| *other != n);
                     }
                     (EventKind::Destroy, n)
@@ -188,9 +186,9 @@ impl Player {
             out.events.push(Event {
                 kind,
                 n,
-                timeout: alive.then_some(event.flow.timeout_secs),
-                state: if alive { event.flow.state_name(false) } else { None },
-                status: alive.then(|| kernel_status(event.flow.status)),
+                timeout: alive.then_some(flow.timeout_secs),
+                state: if alive { flow.state_name(false) } else { None },
+                status: alive.then(|| kernel_status(flow.status)),
             });
         }
         self.events.clear();

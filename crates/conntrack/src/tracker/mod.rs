@@ -562,7 +562,7 @@ impl Core {
                     events.push(crate::event::Event {
                         at: now,
                         kind: EventKind::New,
-                        flow: self.flows.view(now, flow),
+                        snapshot: self.flows.snapshot(now, flow),
                     });
                 }
                 outcome
