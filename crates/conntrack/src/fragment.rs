@@ -226,13 +226,39 @@ impl Fragments {
     pub fn add(&mut self, now: Tick, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> Reassembly<'_> {
         self.expire(now, EXPIRE_PER_FRAGMENT);
         let key = key_of(fragment, zone, ingress);
+        self.take(now, key, fragment, true)
+    }
+
+    /// As [`Fragments::add`], of a datagram that another worker has found whole and handed here piece by piece.
+    pub fn add_again(&mut self, now: Tick, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> Reassembly<'_> {
+        self.expire(now, EXPIRE_PER_FRAGMENT);
+        let key = key_of(fragment, zone, ingress);
+        // Other fragments of the source may come by other rings between its pieces; the distance was counted where
+        // the datagram was found whole.
+        self.take(now, key, fragment, false)
+    }
+
+    /// The hash of what ties a fragment to its datagram: whoever owns it puts the datagram together.
+    pub fn hash(&self, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> u64 {
+        self.hasher.hash(&key_of(fragment, zone, ingress))
+    }
+
+    fn take(
+        &mut self,
+        now: Tick,
+        key: DatagramKey,
+        fragment: &Fragment<'_>,
+        count_distance: bool,
+    ) -> Reassembly<'_> {
         let mut slot = self.find(&key);
         if let Some(late) = slot.filter(|&slot| self.slots[usize::from(slot)].is_late(now)) {
             self.timed_out += 1;
             self.discard(late);
             slot = None;
         }
-        let slot = self.count_distance(fragment, slot);
+        if count_distance {
+            slot = self.count_distance(fragment, slot);
+        }
         let (place, slot) = match Place::of(fragment) {
             Ok(place) => (place, slot),
             Err(refusal) => return self.refuse(slot, refusal),
