@@ -23,7 +23,6 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_promiscuous_(enable|disable)",
-    "rte_eth_dev_rss_hash_update",
     "rte_eth_(stats_get|xstats_get|xstats_get_names|macaddr_get)",
     "rte_pktmbuf_(pool_create|free_bulk)",
     "rte_mempool_(avail_count|in_use_count|free)",

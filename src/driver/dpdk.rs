@@ -69,7 +69,10 @@ impl PortSpec {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub pool: PoolConfig,
+    /// With hugepages.
     pub memory_mib: u32,
+    /// Without.
+    pub plain_memory_mib: u32,
 }
 
 /// Frames in a device's queue, each way.
@@ -91,8 +94,14 @@ impl Plan {
         let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
         let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
         // Beside the pool: queues' descriptors, and what EAL keeps for itself.
-        let mib = pool.bytes().div_ceil(1 << 20) + 2 * queues as usize + 32;
-        Self { pool, memory_mib: mib.next_multiple_of(2) as u32 }
+        let mib = |pool: usize| (pool.div_ceil(1 << 20) + 2 * queues as usize + 32).next_multiple_of(2) as u32;
+        let (memory_mib, plain_memory_mib) = (mib(pool.bytes()), mib(pool.plain_bytes()));
+        Self { pool, memory_mib, plain_memory_mib }
+    }
+
+    /// MiB that DPDK needs.
+    pub fn mib(&self, hugepages: bool) -> u32 {
+        if hugepages { self.memory_mib } else { self.plain_memory_mib }
     }
 }
 
@@ -101,6 +110,8 @@ impl Plan {
 pub struct OpenPort {
     spec: PortSpec,
     port: Port,
+    /// In use, once it runs.
+    rx_queues: u16,
 }
 
 impl OpenPort {
@@ -112,6 +123,11 @@ impl OpenPort {
     /// What the device is and can do.
     pub fn info(&self) -> &Info {
         self.port.info()
+    }
+
+    /// Receive queues in use.
+    pub fn rx_queues(&self) -> u16 {
+        self.rx_queues
     }
 
     /// What the device has counted.
@@ -165,7 +181,9 @@ pub struct Probed {
 impl Probed {
     /// Opens every port.
     pub fn open(eal: &Handle, specs: &[PortSpec]) -> Result<Self, Error> {
-        let open = |spec: &PortSpec| Ok(OpenPort { spec: spec.clone(), port: Port::open(eal, &spec.device)? });
+        let open = |spec: &PortSpec| {
+            Ok(OpenPort { spec: spec.clone(), port: Port::open(eal, &spec.device)?, rx_queues: 0 })
+        };
         Ok(Self { ports: specs.iter().map(open).collect::<Result<_, Error>>()? })
     }
 
@@ -177,8 +195,9 @@ impl Probed {
     /// Starts every port with a queue pair for each worker, as far as it has so many. The workers between them hold
     /// all queues; a worker that has none of a port gets its frames by hand-off and sends through one that has.
     pub fn start(self, eal: &Handle, workers: u16, plan: &Plan) -> Result<Ports, Error> {
-        let nodes: Vec<_> = self.ports.iter().filter_map(|port| port.info().numa).collect();
-        // Buffers lie where the devices are, if they are at one place.
+        let cards = self.ports.iter().filter(|port| port.spec.device.pci().is_some());
+        let nodes: Vec<_> = cards.filter_map(|port| port.info().numa).collect();
+        // Buffers lie where the cards are, if those are at one place.
         let numa = nodes.first().copied().filter(|first| nodes.iter().all(|node| node == first));
         let pool = Mempool::create(eal, &PoolConfig { numa, ..plan.pool.clone() })?;
         let mut workers_queues: Vec<Vec<QueuePair>> =
@@ -189,7 +208,8 @@ impl Probed {
         let mut ports = self.ports;
         for (number, open) in ports.iter_mut().enumerate() {
             let (rx_queues, tx_queues) = (queues(open, workers), tx_queues(open, workers));
-            let OpenPort { spec, port } = open;
+            let OpenPort { spec, port, rx_queues: in_use } = open;
+            *in_use = rx_queues;
             let config = PortConfig {
                 rx_queues,
                 // As many, also where nothing will be sent: some drivers insist.

@@ -9,4 +9,4 @@ mod serve;
 mod thread;
 
 pub use run::{Idle, Parts, Port, Worker, held_frames};
-pub use thread::{Running, ThreadError, start};
+pub use thread::{Running, ThreadError, on_core, start};

@@ -536,12 +536,6 @@ unsafe fn set_up(
             done("setting up a transmit queue", errno)?;
         }
         done("starting", sys::rte_eth_dev_start(id))?;
-        let mut rss = wanted.rx_adv_conf.rss_conf;
-        if !rss.rss_key.is_null() {
-            // Some drivers take the key from the configuration, some by this call alone; those that know neither
-            // spread by their own.
-            sys::rte_eth_dev_rss_hash_update(id, &mut rss);
-        }
         let errno = match config.promiscuous {
             true => sys::rte_eth_promiscuous_enable(id),
             false => sys::rte_eth_promiscuous_disable(id),
