@@ -803,7 +803,8 @@ mod tests {
         expect(cpus(&[9], &[0]), Status::Fail, "CPU 9 is not online");
         expect(cpus(&[1, 1], &[0]), Status::Fail, "CPU 1 has two workers");
         expect(cpus(&[1, 0], &[0]), Status::Warn, "CPU 0 has a worker and the control thread");
-        let resting = Needs { worker_cpus: vec![1, 1], workers_rest: true, hugepages: true, ..Needs::default() };
+        let resting =
+            Needs { worker_cpus: vec![1, 1], workers_rest: true, hugepages: true, ..Needs::default() };
         expect(find(&machine.check(&resting), "cpus"), Status::Warn, "CPU 1 has two workers");
     }
 

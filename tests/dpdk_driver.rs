@@ -40,7 +40,17 @@ fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
 
 fn spec(name: &str, device: &str, role: Role, mirror: bool) -> PortSpec {
     let (name, device) = (name.to_owned(), device.parse().unwrap());
-    PortSpec { name, device, role, zone: 7, mtu: 1500, promiscuous: true, mirror, queues: None, rss_key: None }
+    PortSpec {
+        name,
+        device,
+        role,
+        zone: 7,
+        mtu: 1500,
+        promiscuous: true,
+        mirror,
+        queues: None,
+        rss_key: None,
+    }
 }
 
 #[test]

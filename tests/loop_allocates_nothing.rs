@@ -192,7 +192,9 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     assert_eq!(calls, 0, "traffic between workers");
     let mut seen = Vec::new();
     for (end, worker) in ends.iter().zip(&mut workers) {
-        let Command::Snapshot(numbers) = ask(end, worker, Command::Snapshot(Box::default())).0 else { panic!() };
+        let Command::Snapshot(numbers) = ask(end, worker, Command::Snapshot(Box::default())).0 else {
+            panic!()
+        };
         seen.push(*numbers);
     }
     let [first, second] = &seen[..] else { panic!() };

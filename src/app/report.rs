@@ -63,7 +63,11 @@ fn text(
         "dpdk-conntrack {}, {} ({linking}), {} {} ({idle}{auto}), control on {control}",
         env!("CARGO_PKG_VERSION"),
         dpdk::eal::version(),
-        if cores.workers.len() == 1 { "1 worker on core".to_owned() } else { format!("{} workers on cores", cores.workers.len()) },
+        if cores.workers.len() == 1 {
+            "1 worker on core".to_owned()
+        } else {
+            format!("{} workers on cores", cores.workers.len())
+        },
         list(&cores.workers),
     );
     if cores.crowded {
@@ -121,7 +125,9 @@ fn queues(queues: u16, workers: usize) -> String {
     match (queues, workers) {
         (1, 1) => "1 queue".to_owned(),
         (1, _) => "1 queue: frames of other workers' flows are handed to them".to_owned(),
-        (queues, workers) if usize::from(queues) == workers => format!("{queues} queues, one for each worker"),
+        (queues, workers) if usize::from(queues) == workers => {
+            format!("{queues} queues, one for each worker")
+        }
         (queues, workers) => format!("{queues} queues for {workers} workers"),
     }
 }

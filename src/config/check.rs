@@ -418,7 +418,10 @@ fn queues(file: &Option<Spanned<i64>>) -> Checked<Option<u16>> {
     let Some(number) = file else { return Ok(None) };
     match u16::try_from(*number.get_ref()) {
         Ok(queues) if (1..=WORKERS_MAX).contains(&usize::from(queues)) => Ok(Some(queues)),
-        _ => problem(number, format!("a port uses from 1 to {WORKERS_MAX} queues: leave it out for one a worker")),
+        _ => problem(
+            number,
+            format!("a port uses from 1 to {WORKERS_MAX} queues: leave it out for one a worker"),
+        ),
     }
 }
 
@@ -657,7 +660,10 @@ fn workers(file: &File) -> Checked<Workers> {
         }
         _ => {}
     }
-    problem(value, format!("workers is a number from 1 to {WORKERS_MAX}, or \"auto\": give \"auto\" if unsure"))
+    problem(
+        value,
+        format!("workers is a number from 1 to {WORKERS_MAX}, or \"auto\": give \"auto\" if unsure"),
+    )
 }
 
 fn worker(file: &WorkerFile) -> Checked<Worker> {
@@ -742,7 +748,8 @@ fn control(file: &ControlFile) -> Checked<Control> {
 /// Cores, workers and shares must fit each other. A polling worker never leaves its core; the control thread would
 /// starve beside it.
 fn cores(config: &Config, file: &File) -> Checked<()> {
-    let named = |what: usize, singular: &str| format!("{what} {singular}{}", if what == 1 { "" } else { "s" });
+    let named =
+        |what: usize, singular: &str| format!("{what} {singular}{}", if what == 1 { "" } else { "s" });
     if let Some(at) = &file.worker.shares {
         let shares = config.worker.shares.as_ref().map_or(0, Vec::len);
         match config.workers {
@@ -750,11 +757,18 @@ fn cores(config: &Config, file: &File) -> Checked<()> {
             Workers::Count(workers) => {
                 return problem(
                     at,
-                    format!("there are {} for {}: give each worker one", named(shares, "share"), named(workers.into(), "worker")),
+                    format!(
+                        "there are {} for {}: give each worker one",
+                        named(shares, "share"),
+                        named(workers.into(), "worker")
+                    ),
                 );
             }
             Workers::Auto => {
-                return problem(at, format!("shares are for workers whose number is known: set workers = {shares}"));
+                return problem(
+                    at,
+                    format!("shares are for workers whose number is known: set workers = {shares}"),
+                );
             }
         }
     }

@@ -94,7 +94,8 @@ impl Plan {
         let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
         let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
         // Beside the pool: queues' descriptors, and what EAL keeps for itself.
-        let mib = |pool: usize| (pool.div_ceil(1 << 20) + 2 * queues as usize + 32).next_multiple_of(2) as u32;
+        let mib =
+            |pool: usize| (pool.div_ceil(1 << 20) + 2 * queues as usize + 32).next_multiple_of(2) as u32;
         let (memory_mib, plain_memory_mib) = (mib(pool.bytes()), mib(pool.plain_bytes()));
         Self { pool, memory_mib, plain_memory_mib }
     }
@@ -223,7 +224,8 @@ impl Probed {
                 rss_key: spec.rss_key,
             };
             let queues = port.start(&config, &pool)?;
-            let (mut rx, mut tx) = (by_worker(queues.rx, number, workers), by_worker(queues.tx, number, workers));
+            let (mut rx, mut tx) =
+                (by_worker(queues.rx, number, workers), by_worker(queues.tx, number, workers));
             let senders: Vec<usize> = (0..tx.len()).filter(|&worker| tx[worker].is_some()).collect();
             for (worker, pairs) in workers_queues.iter_mut().enumerate() {
                 let queue = rx[worker].take();
@@ -231,7 +233,9 @@ impl Probed {
                 let exit = match tx[worker].take() {
                     _ if spec.mirror => Exit::Nowhere,
                     Some(queue) => Exit::Queue(Egress { queue, unsent: 0 }),
-                    None => senders.get(worker % senders.len().max(1)).map_or(Exit::Nowhere, |&to| Exit::Through(to)),
+                    None => senders
+                        .get(worker % senders.len().max(1))
+                        .map_or(Exit::Nowhere, |&to| Exit::Through(to)),
                 };
                 pairs.push(QueuePair { ingress, exit });
             }

@@ -83,7 +83,10 @@ fn both_directions_meet_in_one_entry_with_a_queue_for_each_worker_and_with_one_f
 
         let stats = pair.appliance.stats();
         for (number, worker) in stats["workers"].as_array().unwrap().iter().enumerate() {
-            assert!(worker["entries"].as_u64() > Some(FLOWS as u64), "worker {number} has its half: {worker}");
+            assert!(
+                worker["entries"].as_u64() > Some(FLOWS as u64),
+                "worker {number} has its half: {worker}"
+            );
         }
         assert!(sum(&stats, |worker| &worker["handed_off"]) > 0, "{stats:#}");
         assert_eq!(sum(&stats, |worker| &worker["dropped"]["hand_off_full"]), 0, "{stats:#}");
@@ -112,7 +115,10 @@ fn a_transfer_arrives_intact_when_every_packet_is_handed_to_another_worker_and_b
     let received = sum(&stats, |worker| &worker["rx_packets"]);
     assert!(received > 10_000, "{stats:#}");
     assert_eq!(sum(&stats, |worker| &worker["handed_off"]), received - untracked, "{stats:#}");
-    assert_eq!((&stats["workers"][2]["rx_packets"], &stats["workers"][2]["tx_packets"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&stats["workers"][2]["rx_packets"], &stats["workers"][2]["tx_packets"]),
+        (&0.into(), &0.into())
+    );
     assert!(stats["workers"][2]["sent_through"].as_u64() > Some(10_000), "{stats:#}");
     let dropped = sum(&stats, |worker| &worker["dropped"]["hand_off_full"]);
     assert!(dropped * 100 < received, "{dropped} of {received} found a full ring");

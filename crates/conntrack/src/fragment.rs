@@ -230,7 +230,13 @@ impl Fragments {
     }
 
     /// As [`Fragments::add`], of a datagram that another worker has found whole and handed here piece by piece.
-    pub fn add_again(&mut self, now: Tick, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> Reassembly<'_> {
+    pub fn add_again(
+        &mut self,
+        now: Tick,
+        fragment: &Fragment<'_>,
+        zone: u16,
+        ingress: u8,
+    ) -> Reassembly<'_> {
         self.expire(now, EXPIRE_PER_FRAGMENT);
         let key = key_of(fragment, zone, ingress);
         // Other fragments of the source may come by other rings between its pieces; the distance was counted where
@@ -238,9 +244,13 @@ impl Fragments {
         self.take(now, key, fragment, false)
     }
 
-    /// The hash of what ties a fragment to its datagram: whoever owns it puts the datagram together.
+    /// The hash of what must meet in one place for a fragment's datagram to be put together as Linux does: whoever
+    /// owns it does that. In IPv4 that is all of its source's fragments, whose distance is counted.
     pub fn hash(&self, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> u64 {
-        self.hasher.hash(&key_of(fragment, zone, ingress))
+        self.hasher.hash(&match fragment.family {
+            Family::V4 => peer_key(&fragment.src),
+            Family::V6 => key_of(fragment, zone, ingress),
+        })
     }
 
     fn take(
@@ -615,7 +625,7 @@ impl Fragments {
     }
 
     fn peer_bucket(&self, src: &Addr) -> usize {
-        self.bucket(&DatagramKey { lo: *src, ..DatagramKey::default() })
+        self.bucket(&peer_key(src))
     }
 
     fn find_peer(&self, src: &Addr) -> Option<u16> {
@@ -769,6 +779,11 @@ fn key_of(fragment: &Fragment<'_>, zone: u16, ingress: u8) -> DatagramKey {
         proto,
         kind: kind | kind::LIVE,
     }
+}
+
+/// A source alone, in the form of a flow key.
+fn peer_key(src: &Addr) -> DatagramKey {
+    DatagramKey { lo: *src, ..DatagramKey::default() }
 }
 
 /// Link-local or multicast.

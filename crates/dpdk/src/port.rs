@@ -334,17 +334,16 @@ impl Port {
             log::forget();
             // SAFETY: the port is open and stopped: no queue of it exists, and `control` keeps other callers out. The
             // key lives as long as the device runs.
-            unsafe { set_up(self.opened.id, config, rss_key.as_deref_mut(), pool) }.map_err(|(step, errno)| Error::Port {
-                port: name(),
-                step,
-                why: log::complaints().unwrap_or_else(|| error::words(errno)),
-            })?;
+            unsafe { set_up(self.opened.id, config, rss_key.as_deref_mut(), pool) }.map_err(
+                |(step, errno)| Error::Port {
+                    port: name(),
+                    step,
+                    why: log::complaints().unwrap_or_else(|| error::words(errno)),
+                },
+            )?;
         }
-        let started = Arc::new(Started {
-            opened: Arc::clone(&self.opened),
-            _pool: pool.clone(),
-            _rss_key: rss_key,
-        });
+        let started =
+            Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone(), _rss_key: rss_key });
         self.started = Arc::downgrade(&started);
         Ok(Queues {
             rx: (0..config.rx_queues).map(|queue| RxQueue::new(&started, queue)).collect(),

@@ -113,7 +113,10 @@ mod tests {
             ("address and port cancel out", each(&|n| (base | n, 1024 ^ n as u16, 443))),
             ("both ports cancel out", each(&|n| (base, 1024 ^ n as u16, 443 ^ n as u16))),
             ("ports that differ in one high bit", each(&|n| (base | n >> 1, (n as u16) << 15, 443))),
-            ("every 512th port of every 512th address", each(&|n| (base | (n / 128) << 9, (n as u16) << 9, 443))),
+            (
+                "every 512th port of every 512th address",
+                each(&|n| (base | (n / 128) << 9, (n as u16) << 9, 443)),
+            ),
         ]
     }
 
@@ -171,13 +174,15 @@ mod tests {
     fn the_weak_toeplitz_key_is_steered_completely() {
         let (_, flows) = attacks().swap_remove(1);
         // 128 slots, as many NICs have.
-        let worst = worst(&flows, 128, |&(src, sport, dport)| weak_toeplitz(src, sport, dport) as usize % 128);
+        let worst =
+            worst(&flows, 128, |&(src, sport, dport)| weak_toeplitz(src, sport, dport) as usize % 128);
         assert_eq!(worst, 128.0, "all of it in one slot");
     }
 
     #[test]
     fn slots_follow_the_shares() {
-        for shares in [&[1][..], &[1, 1], &[1, 3], &[0, 1], &[5, 0, 0, 3], &[1; WORKERS_MAX], &[u16::MAX; 3]] {
+        for shares in [&[1][..], &[1, 1], &[1, 3], &[0, 1], &[5, 0, 0, 3], &[1; WORKERS_MAX], &[u16::MAX; 3]]
+        {
             let all: f64 = shares.iter().map(|&share| f64::from(share)).sum();
             let owners = Owners::shared(shares, WorkerId(0)).unwrap();
             for (worker, &share) in shares.iter().enumerate() {
@@ -195,8 +200,7 @@ mod tests {
     #[test]
     fn everybody_agrees_on_the_owner_and_only_the_owner_keeps() {
         let hasher = Hasher::new([1, 2, 3, 4], Cpu::portable());
-        let views: Vec<_> =
-            (0..3).map(|me| Owners::shared(&[2, 1, 4], WorkerId(me)).unwrap()).collect();
+        let views: Vec<_> = (0..3).map(|me| Owners::shared(&[2, 1, 4], WorkerId(me)).unwrap()).collect();
         for port in 0..1000 {
             let hash = hasher.hash(&key(1, port, 53));
             let keepers = views.iter().filter(|view| view.elsewhere(hash).is_none()).count();
