@@ -121,13 +121,8 @@ fn quartiles(numbers: &mut [f64]) -> [f64; 3] {
 
 fn question() {
     let [mine, _] = frames_by_owner();
-    let frame = |bytes| Frame {
-        bytes,
-        link: Link::Ethernet,
-        role: Role::Inside,
-        zone: 0,
-        checksum: Checksum::Good,
-    };
+    let frame =
+        |bytes| Frame { bytes, link: Link::Ethernet, role: Role::Inside, zone: 0, checksum: Checksum::Good };
     let frames: Vec<Frame<'_>> = mine.iter().map(|bytes| frame(bytes)).collect();
     let shared = Owners::shared(&[1, 1], WorkerId(0)).expect("two shares");
     let mut trackers = [tracker(Owners::alone()), tracker(shared)];
@@ -307,10 +302,11 @@ fn workers() {
         ("2 workers, any flows", vec![left.to_vec(), right.to_vec()]),
         ("2 workers, the other's flows", vec![second, first]),
     ];
-    let rig = |(number, (what, queues)): (usize, &(&'static str, Vec<Vec<Vec<u8>>>))| {
-        Rig::new(eal.handle(), number, what, queues)
-    };
-    let mut rigs: Vec<_> = kinds.iter().enumerate().map(rig).collect();
+    let mut rigs: Vec<_> = kinds
+        .iter()
+        .enumerate()
+        .map(|(number, (what, queues))| Rig::new(eal.handle(), number, what, queues))
+        .collect();
     for round in 0..=ROUNDS {
         for rig in &mut rigs {
             // The first one fills tables and caches.
