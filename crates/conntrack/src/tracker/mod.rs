@@ -676,8 +676,7 @@ impl Core {
             self.flows.count(flow, Direction::Original, ip_bytes);
         }
         if events.enabled() && !planted(Fault::NewUntold) {
-            let snapshot = self.flows.snapshot(now, flow);
-            events.push(crate::event::Event { at: now, kind: EventKind::New, snapshot });
+            self.flows.say(now, flow, EventKind::New, events);
         }
     }
 
