@@ -140,12 +140,14 @@ fn policy(choice: u8) -> (Policy, OnFull) {
         classes: Class::New.bit(),
         new_needs_syn: choice & 8 != 0,
         action: Action::Accept,
+        mark: 0,
     };
     let known = Rule {
         from: None,
         classes: Class::Established.bit() | Class::Related.bit(),
         new_needs_syn: false,
         action: Action::Accept,
+        mark: 0,
     };
     let policy = match choice & 4 {
         0 => Policy::ACCEPT_ALL,

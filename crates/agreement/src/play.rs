@@ -49,12 +49,13 @@ impl Worker {
 #[derive(Clone, Copy)]
 struct Sent<'a> {
     bytes: &'a [u8],
+    link: Link,
     role: Role,
     checksum: Checksum,
 }
 
 /// The frames of a datagram that waits, kept for the worker that may get it.
-type Kept = Vec<(Vec<u8>, Role, Checksum)>;
+type Kept = Vec<(Vec<u8>, Link, Role, Checksum)>;
 
 /// Flows whose making was announced, and their numbers, by worker and its tracker's id.
 type Live = HashMap<(usize, u32), Vec<(Tuple, u16, u32)>>;
@@ -66,6 +67,8 @@ pub struct Player {
     /// What happened since the last showing, and where.
     told: Vec<(usize, TrackerEvent)>,
     views: Vec<FlowView>,
+    /// The packet as a frame.
+    wire: Vec<u8>,
     live: Live,
     held: HashMap<(usize, HeldId), Kept>,
     /// Chooses where the next packet enters.
@@ -98,6 +101,7 @@ impl Player {
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
+            wire: Vec::new(),
             live: HashMap::new(),
             created: 0,
             announced: true,
@@ -145,10 +149,28 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
+        // As on a wire, so that packets take the ways that they take through the appliance.
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => Some([0x08, 0x00]),
+            Some(6) => Some([0x86, 0xdd]),
+            _ => None,
+        };
+        let mut wire = std::mem::take(&mut self.wire);
+        wire.clear();
+        let (bytes, link) = match ethertype {
+            Some(ethertype) => {
+                for part in [[0; 12].as_slice(), &ethertype, bytes] {
+                    wire.extend_from_slice(part);
+                }
+                (&wire[..], Link::Ethernet)
+            }
+            None => (bytes, Link::Ip),
+        };
         // Any worker may be the one that a packet comes to. A multiplier of L'Ecuyer's tables.
         self.entry = self.entry.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
         let first = (self.entry >> 33) as usize % self.workers.len();
-        let outcome = self.deliver(now, first, Sent { bytes, role, checksum }, false);
+        let outcome = self.deliver(now, first, Sent { bytes, link, role, checksum }, false);
+        self.wire = wire;
         out.class = outcome.class;
         out.direction = outcome.direction;
         self.reason = outcome.reason.map(Reason::explain);
@@ -157,8 +179,8 @@ impl Player {
 
     /// Gives a packet to a worker, by a port or by a ring, and follows it until it is where it stays.
     fn deliver(&mut self, now: Tick, worker: usize, sent: Sent<'_>, by_ring: bool) -> Outcome {
-        let Sent { bytes, role, checksum } = sent;
-        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        let Sent { bytes, link, role, checksum } = sent;
+        let frame = Frame { bytes, link, role, zone: 0, checksum };
         let mut outcomes = [Outcome::untold(Verdict::Forward)];
         let tracker = self.workers[worker].tracker();
         if by_ring {
@@ -176,8 +198,8 @@ impl Player {
         match outcome.verdict {
             Verdict::HandOff(WorkerId(to)) => {
                 self.handed_off += 1;
-                for (bytes, role, checksum) in &released {
-                    let sent = Sent { bytes, role: *role, checksum: *checksum };
+                for (bytes, link, role, checksum) in &released {
+                    let sent = Sent { bytes, link: *link, role: *role, checksum: *checksum };
                     let held = self.deliver(now, to.into(), sent, true).verdict;
                     assert!(matches!(held, Verdict::Hold(_)), "a piece of a whole datagram met {held:?}");
                 }
@@ -185,7 +207,7 @@ impl Player {
             }
             Verdict::Hold(id) => {
                 if self.workers.len() > 1 {
-                    self.held.entry((worker, id)).or_default().push((bytes.to_vec(), role, checksum));
+                    self.held.entry((worker, id)).or_default().push((bytes.to_vec(), link, role, checksum));
                 }
                 outcome
             }
@@ -243,7 +265,9 @@ impl Player {
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEventKind::Update => (EventKind::Update, number(&self.live, worker, &event.flow)),
+                TrackerEventKind::Update | TrackerEventKind::Edited => {
+                    (EventKind::Update, number(&self.live, worker, &event.flow))
+                }
                 TrackerEventKind::Destroy(_) => {
                     let n = number(&self.live, worker, &event.flow);
                     if let Some(same_id) = self.live.get_mut(&(worker, event.flow.id)) {
@@ -305,6 +329,7 @@ fn policy() -> Policy {
         classes: 1 << Class::New as u8,
         new_needs_syn: false,
         action: Action::Drop,
+        mark: 0,
     };
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }

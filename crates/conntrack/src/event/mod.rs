@@ -53,6 +53,8 @@ pub struct FlowView {
     pub reply: Tuple,
     /// Indexed by [`crate::key::Direction::index`]; `None` when accounting is off.
     pub count: Option<[Count; 2]>,
+    /// 0 unless a policy row or an operator gave it one.
+    pub mark: u32,
     /// Whole seconds left, rounded down, not below 0.
     pub timeout_secs: u32,
     pub timeout_key: crate::track::timeout::TimeoutKey,
@@ -87,6 +89,8 @@ pub enum ProtoView {
 pub enum EventKind {
     New,
     Update,
+    /// As `Update`, by an operator.
+    Edited,
     Destroy(DestroyReason),
 }
 

@@ -1,5 +1,5 @@
-//! What few flows need: the carries of counters that passed 32 bits. Sparse, keyed by slab index, preallocated.
-//! Never sees a key or a packet.
+//! What few flows need: the carries of counters that passed 32 bits, sparse, and marks, one place for each slot of the
+//! slab, because a policy may mark every flow. Preallocated; never sees a key or a packet.
 
 use super::FlowIndex;
 use super::entry::{Entry, status};
@@ -30,6 +30,8 @@ pub struct NoLine;
 #[derive(Debug)]
 pub struct Cold {
     lines: Region<Line>,
+    /// By slab index; means something only where [`status::MARKED`] is set, so that ending a flow touches nothing here.
+    marks: Region<u32>,
     len: usize,
     max: usize,
     saturated: u64,
@@ -57,13 +59,19 @@ const fn max_lines(max_entries: u32) -> usize {
 impl Cold {
     /// Bytes of [`Memory`] for a table of this capacity.
     pub const fn memory_bytes(max_entries: u32) -> usize {
-        bytes_of::<Line>(max_lines(max_entries) * SPARE)
+        bytes_of::<Line>(max_lines(max_entries) * SPARE) + bytes_of::<u32>(max_entries as usize)
     }
 
     /// No line in use; `None` if `memory` has not [`Self::memory_bytes`] left.
     pub fn new(max_entries: u32, memory: &mut Memory) -> Option<Self> {
         let max = max_lines(max_entries);
-        Some(Self { lines: memory.take(max * SPARE)?, len: 0, max, saturated: 0 })
+        Some(Self {
+            lines: memory.take(max * SPARE)?,
+            marks: memory.take(max_entries as usize)?,
+            len: 0,
+            max,
+            saturated: 0,
+        })
     }
 
     /// Counts one packet of `bytes` bytes. A counter that would pass 32 bits while no line is free stays at
@@ -175,6 +183,20 @@ impl Cold {
         }
         self.lines[hole] = Line::default();
         self.len -= 1;
+    }
+
+    /// The flow's mark; 0 unless it was given one.
+    pub fn mark(&self, flow: FlowIndex, entry: &Entry) -> u32 {
+        if entry.head.status & status::MARKED == 0 { 0 } else { self.marks[flow.0 as usize] }
+    }
+
+    /// Gives the flow a mark.
+    pub fn set_mark(&mut self, flow: FlowIndex, entry: &mut Entry, mark: u32) {
+        entry.head.status &= !status::MARKED;
+        if mark != 0 {
+            entry.head.status |= status::MARKED;
+            self.marks[flow.0 as usize] = mark;
+        }
     }
 
     /// Flows that have a line.

@@ -139,6 +139,12 @@ impl Flows {
         }
     }
 
+    /// Gives the flow a mark; 0 takes it away.
+    #[inline]
+    pub(super) fn set_mark(&mut self, flow: FlowIndex, mark: u32) {
+        self.cold.set_mark(flow, self.table.entry_mut(flow), mark);
+    }
+
     pub(super) fn before(entry: &Entry) -> Before {
         Before { state: entry.head.state, status: entry.head.status }
     }
@@ -218,6 +224,7 @@ impl Flows {
             reply,
             count: (self.accounting || planted(Fault::AccountingSwitch))
                 .then(|| self.cold.totals(flow, entry)),
+            mark: self.cold.mark(flow, self.table.entry(flow)),
             timeout_secs: crate::tick::Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL
                 .get(usize::from(entry.head.timeout_key))
@@ -241,7 +248,9 @@ fn id_of(entry: &Entry, flow: FlowIndex) -> u32 {
 
 /// An entry for a flow that has just been seen, before its first step.
 pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
-    let status = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
+    let status = original | mirror;
     Entry {
         key,
         head: crate::table::entry::Head { status, ..Default::default() },

@@ -1,13 +1,16 @@
 //! Room 8 ties 1 to 7: a burst of frames goes in, an outcome for each comes out.
 //! One owner, one thread; the only allocation is in [`Tracker::new`].
 
+mod burst;
 mod counters;
+mod edit;
 mod flows;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Counters, StateCounts};
+pub use edit::{Edit, NewMark};
 
 use alloc::vec::Vec;
 
@@ -17,16 +20,17 @@ use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
-use crate::policy::{Action, Class, DropReason, Policy, Role};
+use crate::policy::{Action, Class, Decision, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
-use crate::table::{FlowIndex, Full, PrefetchHint, Probe};
+use crate::table::{FlowIndex, Full, PrefetchHint};
 use crate::tick::{Tick, Ticks, until};
 use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use burst::Found;
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -145,7 +149,6 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
-    owners: Owners,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -158,33 +161,29 @@ struct Core {
     on_full: OnFull,
     flows: Flows,
     hasher: Hasher,
+    cpu: Cpu,
+    /// From the settings and the policy.
+    settled: burst::Settled,
+    owners: Owners,
+    came: Came,
     counters: Counters,
 }
 
-/// One frame between the stages of a burst.
-#[derive(Clone, Copy)]
-struct Work<'a> {
-    parsed: Parsed<'a>,
-    keyed: Option<Found>,
-    /// Whose flow it is, if it is another worker's.
-    away: Option<WorkerId>,
+/// Whether a datagram's owner has been found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// It may be anybody's.
+    Asked,
+    Ours,
 }
 
-/// How a burst came.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the present burst came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
     /// From a port: whose flows they are has not been asked.
     ByPort,
     /// From another worker.
     ByRing,
-}
-
-/// A key, the side that the packet came from, and the key's hash.
-#[derive(Clone, Copy)]
-struct Found {
-    key: FlowKey,
-    side: Side,
-    hash: u64,
 }
 
 impl Tracker {
@@ -208,12 +207,23 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
-        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
+        let cpu = Cpu::detect();
+        let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
-            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
+            core: Core {
+                settings,
+                policy,
+                on_full,
+                flows,
+                hasher,
+                cpu,
+                settled: burst::Settled::new(&settings, &policy),
+                owners: Owners::alone(),
+                came: Came::ByPort,
+                counters: Counters::default(),
+            },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
-            owners: Owners::alone(),
             last: Tick(0),
         })
     }
@@ -221,7 +231,7 @@ impl Tracker {
     /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
     /// hands off the others.
     pub fn among(mut self, owners: Owners) -> Self {
-        self.owners = owners;
+        self.core.owners = owners;
         self
     }
 
@@ -233,7 +243,8 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
-        self.on_frames(now, frames, outcomes, events, Came::ByPort);
+        self.core.came = Came::ByPort;
+        self.on_frames(now, frames, outcomes, events);
     }
 
     /// As [`Tracker::on_burst`], for frames that other workers handed off. Only a datagram that was put together here
@@ -245,7 +256,8 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
-        self.on_frames(now, frames, outcomes, events, Came::ByRing);
+        self.core.came = Came::ByRing;
+        self.on_frames(now, frames, outcomes, events);
     }
 
     /// Counts frames that were lost behind the tracker, among those that it dropped itself.
@@ -253,40 +265,11 @@ impl Tracker {
         self.core.counters.dropped[reason.index()] += frames;
     }
 
-    fn on_frames(
-        &mut self,
-        now: Tick,
-        frames: &[Frame<'_>],
-        outcomes: &mut [Outcome],
-        events: &mut Events,
-        came: Came,
-    ) {
+    #[inline(always)]
+    fn on_frames(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            self.on_chunk(now, frames, outcomes, events, came);
-        }
-    }
-
-    fn on_chunk(
-        &mut self,
-        now: Tick,
-        frames: &[Frame<'_>],
-        outcomes: &mut [Outcome],
-        events: &mut Events,
-        came: Came,
-    ) {
-        let nothing = Parsed::Untracked(wire::Untracked::NotIp);
-        let mut burst = [Work { parsed: nothing, keyed: None, away: None }; BURST];
-        let owners = (came == Came::ByPort && self.owners.are_several()).then_some(&self.owners);
-        for (frame, work) in frames.iter().zip(&mut burst) {
-            *work = self.core.read(frame, owners);
-        }
-        self.core.fetch(&burst[..frames.len()]);
-        for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
-            *outcome = match work.away {
-                None => self.on_frame(now, frame, work, events, came),
-                Some(owner) => Outcome::untold(Verdict::HandOff(owner)),
-            };
+            burst::on_chunk(self, now, frames, outcomes, events);
         }
     }
 
@@ -315,24 +298,6 @@ impl Tracker {
         }
     }
 
-    #[inline(always)]
-    fn on_frame(
-        &mut self,
-        now: Tick,
-        frame: &Frame<'_>,
-        work: &Work<'_>,
-        events: &mut Events,
-        came: Came,
-    ) -> Outcome {
-        match &work.parsed {
-            Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
-            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
-            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-            Parsed::Malformed(reason) => self.core.malformed(*reason),
-        }
-    }
-
     /// A fragment is held until its datagram is whole; then the datagram is tracked as one packet, and all of its
     /// fragments share the verdict. With several workers one of them, by what ties the fragments together, puts the
     /// datagram together; if the flow is another's, that one gets all of it and does the same again.
@@ -342,36 +307,35 @@ impl Tracker {
         frame: &Frame<'_>,
         fragment: &wire::Fragment<'_>,
         events: &mut Events,
-        came: Came,
     ) -> Outcome {
         let (zone, ingress) = (frame.zone, frame.role as u8);
-        let mut owners = None;
-        if self.owners.are_several() {
-            match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
-                (Some(owner), Came::ByPort) => return Outcome::untold(Verdict::HandOff(owner)),
-                // Whoever puts such datagrams together has done so, and found that the flow is ours.
-                (Some(_), Came::ByRing) => {}
-                (None, _) => owners = Some(&self.owners),
+        let mut whose = Whose::Asked;
+        if self.core.owners.are_several()
+            && let Some(owner) = self.core.owners.elsewhere(self.fragments.hash(fragment, zone, ingress))
+        {
+            if self.core.came == Came::ByPort {
+                return Outcome::untold(Verdict::HandOff(owner));
             }
+            // Whoever puts such datagrams together has done so, and found that the flow is ours.
+            whose = Whose::Ours;
         }
-        let again = owners.is_none() && self.owners.are_several();
-        let answer = match again {
-            true => self.fragments.add_again(now, fragment, zone, ingress),
-            false => self.fragments.add(now, fragment, zone, ingress),
+        let answer = match whose {
+            Whose::Asked => self.fragments.add(now, fragment, zone, ingress),
+            Whose::Ours => self.fragments.add_again(now, fragment, zone, ingress),
         };
         match answer {
             Reassembly::Held(id) => {
-                self.core.counters.fragments_held += u64::from(!again);
+                self.core.counters.fragments_held += u64::from(whose == Whose::Asked);
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, owners, events)
+                self.core.on_datagram(now, frame, &parsed, whose, events)
             }
             Reassembly::Complete { held, datagram } => {
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, owners, events);
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, whose, events);
                 let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
                 self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
@@ -430,6 +394,11 @@ impl Tracker {
     pub fn set_timeout(&mut self, key: TimeoutKey, value: Ticks) {
         let mut settings = self.core.settings;
         settings.timeouts.set(key, value.min(Ticks::MAX));
+        self.set_settings(settings);
+    }
+
+    /// Changes every switch and timeout at once; see [`Tracker::configure`].
+    pub fn set_settings(&mut self, settings: Settings) {
         self.configure(settings, self.core.policy, self.core.on_full);
     }
 
@@ -438,6 +407,7 @@ impl Tracker {
     pub fn configure(&mut self, settings: Settings, policy: Policy, on_full: OnFull) {
         self.sweep.start(&self.core.settings.timeouts, &settings.timeouts);
         self.core.settings = settings;
+        self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
         self.core.policy = policy;
         self.core.on_full = on_full;
@@ -497,55 +467,21 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 1: the frame's headers, key and hash, and with `owners` whose flow it is; the index line is on its way,
-    /// unless the flow is another worker's.
-    #[inline(always)]
-    fn read<'a>(&self, frame: &Frame<'a>, owners: Option<&Owners>) -> Work<'a> {
-        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
-        let keyed = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, frame.zone),
-            _ => None,
-        };
-        if let Some(found) = keyed {
-            if let Some(away) = owners.and_then(|owners| owners.elsewhere(found.hash)) {
-                return Work { parsed, keyed: None, away: Some(away) };
-            }
-            self.flows.table.prefetch_bucket(found.hash);
-        }
-        Work { parsed, keyed, away: None }
-    }
-
-    /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
-    #[inline(always)]
-    fn fetch(&self, burst: &[Work<'_>]) {
-        let table = &self.flows.table;
-        let mut misses = 0;
-        for found in burst.iter().filter_map(|work| work.keyed) {
-            match table.probe(found.hash) {
-                Probe::Candidate(flow) => table.prefetch_entry(flow),
-                Probe::Elsewhere => table.prefetch_alternate(found.hash),
-                Probe::Absent => {
-                    table.prefetch_vacant(misses);
-                    misses += 1;
-                }
-            }
-        }
-    }
-
-    /// Stage 3 of a datagram that was put together, or that never will be. With `owners` it may be another worker's.
+    /// Stage 3 of a datagram that was put together, or that never will be.
     fn on_datagram(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         parsed: &Parsed<'_>,
-        owners: Option<&Owners>,
+        whose: Whose,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
-                let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
-                if let Some(owner) = owner {
+                if whose == Whose::Asked
+                    && let Some(owner) = keyed.and_then(|found| self.owners.elsewhere(found.hash))
+                {
                     return Outcome::untold(Verdict::HandOff(owner));
                 }
                 self.on_packet(now, frame, packet, keyed, events)
@@ -557,7 +493,6 @@ impl Core {
         }
     }
 
-    #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
         let zone = if planted(Fault::KeyZone) { 0 } else { zone };
         let keyed = match &packet.l4 {
@@ -567,8 +502,7 @@ impl Core {
         keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
     }
 
-    /// Stage 3: one whole packet.
-    #[inline(always)]
+    /// Stage 3 in general: one whole packet.
     fn on_packet(
         &mut self,
         now: Tick,
@@ -696,6 +630,10 @@ impl Core {
         match self.make(now, found.hash, entry, events) {
             Ok(flow) => {
                 self.counters.inserted += 1;
+                let mark = self.policy.mark(frame.role, lacks_syn(packet));
+                if mark != 0 {
+                    self.flows.set_mark(flow, mark);
+                }
                 if !planted(Fault::FirstUncounted) {
                     self.flows.count(flow, direction, packet.ip_bytes);
                 }
@@ -847,16 +785,11 @@ impl Core {
         lacks_syn: bool,
     ) -> Outcome {
         self.counters.packets[class as usize] += 1;
-        let decision = self.policy.decide(frame.role, class, lacks_syn);
-        let verdict = match decision.action {
-            Action::Accept => Verdict::Forward,
-            Action::Drop => {
-                let reason = DropReason::Policy { class, row: decision.row };
-                self.counters.dropped[reason.index()] += 1;
-                Verdict::Drop(reason)
-            }
-        };
-        Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+        let outcome = Outcome::of(class, direction, self.policy.decide(frame.role, class, lacks_syn));
+        if let Verdict::Drop(reason) = outcome.verdict {
+            self.counters.dropped[reason.index()] += 1;
+        }
+        outcome
     }
 
     fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {
@@ -876,6 +809,15 @@ impl Core {
 }
 
 impl Outcome {
+    /// Of a packet whose state is known, as policy decided.
+    const fn of(class: Class, direction: Option<Direction>, decision: Decision) -> Self {
+        let verdict = match decision.action {
+            Action::Accept => Verdict::Forward,
+            Action::Drop => Verdict::Drop(DropReason::Policy { class, row: decision.row }),
+        };
+        Self { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
     /// Nothing is known of the frame but what to do with it.
     pub const fn untold(verdict: Verdict) -> Self {
         Self { class: None, direction: None, reason: None, verdict, releases: None }
