@@ -99,7 +99,6 @@ mod tests {
             src: Addr::v4(src.to_be_bytes()),
             dst: server,
             proto: proto::UDP,
-            hop_limit: 64,
             ip_bytes: 40,
             l4: L4::Udp { sport, dport },
         };
