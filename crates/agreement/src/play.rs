@@ -49,13 +49,12 @@ impl Worker {
 #[derive(Clone, Copy)]
 struct Sent<'a> {
     bytes: &'a [u8],
-    link: Link,
     role: Role,
     checksum: Checksum,
 }
 
 /// The frames of a datagram that waits, kept for the worker that may get it.
-type Kept = Vec<(Vec<u8>, Link, Role, Checksum)>;
+type Kept = Vec<(Vec<u8>, Role, Checksum)>;
 
 /// Flows whose making was announced, and their numbers, by worker and its tracker's id.
 type Live = HashMap<(usize, u32), Vec<(Tuple, u16, u32)>>;
@@ -67,7 +66,7 @@ pub struct Player {
     /// What happened since the last showing, and where.
     told: Vec<(usize, TrackerEvent)>,
     views: Vec<FlowView>,
-    /// The packet as a frame.
+    /// A packet as a frame.
     wire: Vec<u8>,
     live: Live,
     held: HashMap<(usize, HeldId), Kept>,
@@ -149,28 +148,10 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
-        // As on a wire, so that packets take the ways that they take through the appliance.
-        let ethertype = match bytes.first().map(|first| first >> 4) {
-            Some(4) => Some([0x08, 0x00]),
-            Some(6) => Some([0x86, 0xdd]),
-            _ => None,
-        };
-        let mut wire = std::mem::take(&mut self.wire);
-        wire.clear();
-        let (bytes, link) = match ethertype {
-            Some(ethertype) => {
-                for part in [[0; 12].as_slice(), &ethertype, bytes] {
-                    wire.extend_from_slice(part);
-                }
-                (&wire[..], Link::Ethernet)
-            }
-            None => (bytes, Link::Ip),
-        };
         // Any worker may be the one that a packet comes to. A multiplier of L'Ecuyer's tables.
         self.entry = self.entry.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
         let first = (self.entry >> 33) as usize % self.workers.len();
-        let outcome = self.deliver(now, first, Sent { bytes, link, role, checksum }, false);
-        self.wire = wire;
+        let outcome = self.deliver(now, first, Sent { bytes, role, checksum }, false);
         out.class = outcome.class;
         out.direction = outcome.direction;
         self.reason = outcome.reason.map(Reason::explain);
@@ -179,8 +160,24 @@ impl Player {
 
     /// Gives a packet to a worker, by a port or by a ring, and follows it until it is where it stays.
     fn deliver(&mut self, now: Tick, worker: usize, sent: Sent<'_>, by_ring: bool) -> Outcome {
-        let Sent { bytes, link, role, checksum } = sent;
-        let frame = Frame { bytes, link, role, zone: 0, checksum };
+        let Sent { bytes, role, checksum } = sent;
+        // As on a wire, so that packets take the ways that they take through the appliance.
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => Some([0x08, 0x00]),
+            Some(6) => Some([0x86, 0xdd]),
+            _ => None,
+        };
+        let mut wire = core::mem::take(&mut self.wire);
+        wire.clear();
+        let frame = match ethertype {
+            Some(ethertype) => {
+                for part in [[0; 12].as_slice(), &ethertype, bytes] {
+                    wire.extend_from_slice(part);
+                }
+                Frame { bytes: &wire, link: Link::Ethernet, role, zone: 0, checksum }
+            }
+            None => Frame { bytes, link: Link::Ip, role, zone: 0, checksum },
+        };
         let mut outcomes = [Outcome::untold(Verdict::Forward)];
         let tracker = self.workers[worker].tracker();
         if by_ring {
@@ -192,14 +189,15 @@ impl Player {
             let Some(id) = tracker.take_discarded() else { break };
             self.held.remove(&(worker, id));
         }
+        self.wire = wire;
         self.gather(worker);
         let [outcome] = outcomes;
         let released = outcome.releases.and_then(|id| self.held.remove(&(worker, id))).unwrap_or_default();
         match outcome.verdict {
             Verdict::HandOff(WorkerId(to)) => {
                 self.handed_off += 1;
-                for (bytes, link, role, checksum) in &released {
-                    let sent = Sent { bytes, link: *link, role: *role, checksum: *checksum };
+                for (bytes, role, checksum) in &released {
+                    let sent = Sent { bytes, role: *role, checksum: *checksum };
                     let held = self.deliver(now, to.into(), sent, true).verdict;
                     assert!(matches!(held, Verdict::Hold(_)), "a piece of a whole datagram met {held:?}");
                 }
@@ -207,7 +205,7 @@ impl Player {
             }
             Verdict::Hold(id) => {
                 if self.workers.len() > 1 {
-                    self.held.entry((worker, id)).or_default().push((bytes.to_vec(), link, role, checksum));
+                    self.held.entry((worker, id)).or_default().push((bytes.to_vec(), role, checksum));
                 }
                 outcome
             }
@@ -257,20 +255,20 @@ impl Player {
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
         for (worker, event) in self.told.drain(..) {
+            let flow = &event.flow();
             let (kind, n) = match event.kind {
                 TrackerEventKind::New => {
                     self.created += 1;
-                    let flow = &event.flow;
                     let same_id = self.live.entry((worker, flow.id)).or_default();
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
                 TrackerEventKind::Update | TrackerEventKind::Edited => {
-                    (EventKind::Update, number(&self.live, worker, &event.flow))
+                    (EventKind::Update, number(&self.live, worker, flow))
                 }
                 TrackerEventKind::Destroy(_) => {
-                    let n = number(&self.live, worker, &event.flow);
-                    if let Some(same_id) = self.live.get_mut(&(worker, event.flow.id)) {
+                    let n = number(&self.live, worker, flow);
+                    if let Some(same_id) = self.live.get_mut(&(worker, flow.id)) {
                         same_id.retain(|(_, _, other)| *other != n);
                     }
                     (EventKind::Destroy, n)
@@ -280,9 +278,9 @@ impl Player {
             out.events.push(Event {
                 kind,
                 n,
-                timeout: alive.then_some(event.flow.timeout_secs),
-                state: if alive { event.flow.state_name(false) } else { None },
-                status: alive.then(|| kernel_status(event.flow.status)),
+                timeout: alive.then_some(flow.timeout_secs),
+                state: if alive { flow.state_name(false) } else { None },
+                status: alive.then(|| kernel_status(flow.status)),
             });
         }
         self.entries_at(now, out);

@@ -6,11 +6,11 @@ use core::mem::MaybeUninit;
 
 use arrayvec::ArrayVec;
 
-use super::flows::Flows;
+use super::flows::{Flows, begin};
 use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict};
 use crate::event::Events;
 use crate::fault::{Fault, planted};
-use crate::key::owner::WorkerId;
+use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of_plain};
 use crate::policy::{Class, Policy, Role};
 use crate::table::entry::{Entry, status};
@@ -41,7 +41,7 @@ enum Lane {
     Keyed,
     /// The general way: there is no key.
     Bare,
-    /// To another worker.
+    /// Another worker's.
     Away,
 }
 
@@ -56,7 +56,7 @@ struct Work<'a> {
     flow: FlowIndex,
     side: Side,
     lane: Lane,
-    /// The general ways: which of the burst's [`Parsed`]. Away: the worker's number.
+    /// The general ways: which of the burst's [`Parsed`]. [`Lane::Away`]: whose.
     general: u8,
 }
 
@@ -70,6 +70,22 @@ type General<'a> = ArrayVec<Parsed<'a>, BURST>;
 const NOWHERE: FlowIndex = FlowIndex(u32::MAX);
 
 impl<'a> Work<'a> {
+    /// Of a frame whose flow is another worker's.
+    #[inline]
+    fn away(owner: WorkerId) -> Self {
+        Self {
+            key: FlowKey::EMPTY,
+            hash: 0,
+            segment: Segment::NONE,
+            ip_bytes: 0,
+            role: Role::Inside,
+            flow: NOWHERE,
+            side: Side::Lo,
+            lane: Lane::Away,
+            general: owner.0,
+        }
+    }
+
     #[inline(always)]
     fn found(&self) -> Found {
         Found { key: self.key, side: self.side, hash: self.hash }
@@ -97,7 +113,9 @@ pub(super) fn on_chunk(
     frames: &[Frame<'_>],
     outcomes: &mut [Outcome],
     events: &mut Events,
+    came: Came,
 ) {
+    let owners = (came == Came::ByPort && tracker.owners.are_several()).then_some(&tracker.owners);
     let mut room: Room<'_> = [const { MaybeUninit::uninit() }; BURST];
     let mut general = General::new();
     #[cfg(target_arch = "x86_64")]
@@ -105,15 +123,15 @@ pub(super) fn on_chunk(
         // SAFETY: the processor has been seen to have the instructions of `wide`.
         #[allow(unsafe_code)]
         unsafe {
-            let burst = wide::read(&tracker.core, frames, &mut room, &mut general);
+            let burst = wide::read(&tracker.core, owners, frames, &mut room, &mut general);
             wide::fetch(&tracker.core, burst);
-            wide::step(tracker, now, frames, burst, &general, outcomes, events);
+            wide::step(tracker, now, frames, burst, &general, outcomes, events, came);
         }
         return;
     }
-    let burst = narrow::read(&tracker.core, frames, &mut room, &mut general);
+    let burst = narrow::read(&tracker.core, owners, frames, &mut room, &mut general);
     narrow::fetch(&tracker.core, burst);
-    narrow::step(tracker, now, frames, burst, &general, outcomes, events);
+    narrow::step(tracker, now, frames, burst, &general, outcomes, events, came);
 }
 
 /// The stages, each a function of its own so that the compiler has the registers for one of them.
@@ -126,11 +144,12 @@ macro_rules! stages {
             #[inline(never)]
             pub(super) fn read<'r, 'a>(
                 core: &Core,
+                owners: Option<&Owners>,
                 frames: &[Frame<'a>],
                 room: &'r mut Room<'a>,
                 general: &mut General<'a>,
             ) -> &'r mut [Work<'a>] {
-                core.read_all(frames, room, general)
+                core.read_all(owners, frames, room, general)
             }
 
             $(#[$features])?
@@ -141,6 +160,7 @@ macro_rules! stages {
 
             $(#[$features])?
             #[inline(never)]
+            #[expect(clippy::too_many_arguments, reason = "what a burst is")]
             pub(super) fn step(
                 tracker: &mut Tracker,
                 now: Tick,
@@ -149,8 +169,9 @@ macro_rules! stages {
                 general: &General<'_>,
                 outcomes: &mut [Outcome],
                 events: &mut Events,
+                came: Came,
             ) {
-                tracker.step_all(now, frames, burst, general, outcomes, events);
+                tracker.step_all(now, frames, burst, general, outcomes, events, came);
             }
         }
     };
@@ -164,6 +185,7 @@ stages!(wide, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popc
 impl Tracker {
     /// Stage 3.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "what a burst is")]
     fn step_all(
         &mut self,
         now: Tick,
@@ -172,13 +194,14 @@ impl Tracker {
         general: &General<'_>,
         outcomes: &mut [Outcome],
         events: &mut Events,
+        came: Came,
     ) {
         let mut settled = 0;
         for (at, (work, outcome)) in burst.iter().zip(outcomes).enumerate() {
             if self.core.on_settled(now, work, outcome) {
                 settled += 1;
-            } else {
-                self.on_general(now, &frames[at], work, general, events, outcome);
+            } else if !self.core.on_first(now, work, events, outcome) {
+                self.on_general(now, &frames[at], work, general, events, came, outcome);
             }
         }
         self.core.counters.lookups_hit += settled;
@@ -187,6 +210,7 @@ impl Tracker {
 
     /// Stage 3 of any frame.
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "what a burst is")]
     fn on_general(
         &mut self,
         now: Tick,
@@ -194,23 +218,28 @@ impl Tracker {
         work: &Work<'_>,
         general: &General<'_>,
         events: &mut Events,
+        came: Came,
         outcome: &mut Outcome,
     ) {
-        *outcome = match work.lane {
+        let parsed = match work.lane {
             Lane::Tcp | Lane::Udp => {
-                self.core.on_packet(now, frame, &work.packet(), Some(work.found()), events)
+                return self.core.on_packet(now, frame, &work.packet(), Some(work.found()), events, outcome);
             }
-            Lane::Keyed | Lane::Bare => match &general[usize::from(work.general)] {
-                Parsed::Packet(packet) => {
-                    let found = (work.lane == Lane::Keyed).then(|| work.found());
-                    self.core.on_packet(now, frame, packet, found, events)
-                }
-                Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
-                Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-                Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-                Parsed::Malformed(reason) => self.core.malformed(*reason),
-            },
-            Lane::Away => Outcome::untold(Verdict::HandOff(WorkerId(work.general))),
+            Lane::Away => {
+                *outcome = Outcome::untold(Verdict::HandOff(WorkerId(work.general)));
+                return;
+            }
+            Lane::Keyed | Lane::Bare => &general[usize::from(work.general)],
+        };
+        *outcome = match parsed {
+            Parsed::Packet(packet) => {
+                let found = (work.lane == Lane::Keyed).then(|| work.found());
+                return self.core.on_packet(now, frame, packet, found, events, outcome);
+            }
+            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
+            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
+            Parsed::Malformed(reason) => self.core.malformed(*reason),
         };
     }
 }
@@ -218,25 +247,21 @@ impl Tracker {
 /// Makes a plain packet's [`Work`].
 struct Enlist<'b, 'a> {
     core: &'b Core,
+    owners: Option<&'b Owners>,
     frame: &'b Frame<'a>,
     place: &'b mut MaybeUninit<Work<'a>>,
-    ask: bool,
 }
 
 impl<'a> Take<'a> for Enlist<'_, 'a> {
     #[inline(always)]
     fn take(self, plain: Plain<'a>) {
         let Keyed { key, side } = key_of_plain(&plain, self.frame.zone);
-        let mut hash = self.core.hasher.hash(&key);
-        let (mut lane, mut general) = (if plain.tcp { Lane::Tcp } else { Lane::Udp }, 0);
-        if self.ask
-            && let Some(WorkerId(owner)) = self.core.owners.elsewhere(hash)
-        {
-            // Stage 2 looks at a line that is near, as for a frame without a key.
-            (hash, lane, general) = (0, Lane::Away, owner);
-        } else {
-            self.core.flows.table.prefetch_bucket(hash);
+        let hash = self.core.hasher.hash(&key);
+        if let Some(owner) = self.owners.and_then(|owners| owners.elsewhere(hash)) {
+            self.place.write(Work::away(owner));
+            return;
         }
+        self.core.flows.table.prefetch_bucket(hash);
         // Where it stays: moved there, it would be read again before its parts have left the store buffer.
         self.place.write(Work {
             key,
@@ -246,30 +271,29 @@ impl<'a> Take<'a> for Enlist<'_, 'a> {
             role: self.frame.role,
             flow: NOWHERE,
             side,
-            lane,
-            general,
+            lane: if plain.tcp { Lane::Tcp } else { Lane::Udp },
+            general: 0,
         });
     }
 }
 
 impl Core {
-    /// Stage 1: the frames' headers, keys and hashes, and whose they are; the index lines of those that stay are on
-    /// their way.
+    /// Stage 1: the frames' headers, keys and hashes; the index lines are on their way.
     #[inline(always)]
     fn read_all<'r, 'a>(
         &self,
+        owners: Option<&Owners>,
         frames: &[Frame<'a>],
         room: &'r mut Room<'a>,
         general: &mut General<'a>,
     ) -> &'r mut [Work<'a>] {
         let room = &mut room[..frames.len()];
-        let ask = self.owners.are_several() && self.came == Came::ByPort;
         for (frame, place) in frames.iter().zip(room.iter_mut()) {
-            let enlist = Enlist { core: self, frame, place, ask };
+            let enlist = Enlist { core: self, owners, frame, place };
             if frame.link != wire::Link::Ethernet
                 || !plain::read(frame.bytes, frame.checksum, self.settings.checksum, enlist)
             {
-                place.write(self.read_general(frame, general, ask));
+                place.write(self.read_general(owners, frame, general));
             }
         }
         // SAFETY: as many places as there are frames, and each was written: by `Enlist::take`, which is the only way for
@@ -281,26 +305,28 @@ impl Core {
     }
 
     #[cold]
-    fn read_general<'a>(&self, frame: &Frame<'a>, general: &mut General<'a>, ask: bool) -> Work<'a> {
+    fn read_general<'a>(
+        &self,
+        owners: Option<&Owners>,
+        frame: &Frame<'a>,
+        general: &mut General<'a>,
+    ) -> Work<'a> {
         let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
         let found = match &parsed {
             Parsed::Packet(packet) => self.key(packet, frame.zone),
             _ => None,
         };
-        let mut lane = if found.is_some() { Lane::Keyed } else { Lane::Bare };
-        let Found { key, side, mut hash } =
+        let lane = if found.is_some() { Lane::Keyed } else { Lane::Bare };
+        let Found { key, side, hash } =
             found.unwrap_or(Found { key: FlowKey::EMPTY, side: Side::Lo, hash: 0 });
-        let mut number = general.len() as u8;
-        general.push(parsed);
-        if ask
-            && lane == Lane::Keyed
-            && let Some(WorkerId(owner)) = self.owners.elsewhere(hash)
-        {
-            (hash, lane, number) = (0, Lane::Away, owner);
-        }
         if lane == Lane::Keyed {
+            if let Some(owner) = owners.and_then(|owners| owners.elsewhere(hash)) {
+                return Work::away(owner);
+            }
             self.flows.table.prefetch_bucket(hash);
         }
+        let number = general.len() as u8;
+        general.push(parsed);
         Work {
             key,
             hash,
@@ -322,6 +348,9 @@ impl Core {
         let mut misses = 0;
         let mut elsewhere = 0_u64;
         for (at, work) in burst.iter_mut().enumerate() {
+            if matches!(work.lane, Lane::Bare | Lane::Away) {
+                continue;
+            }
             match table.probe(work.hash) {
                 Probe::Candidate(flow) => {
                     work.flow = flow;
@@ -382,14 +411,58 @@ impl Core {
         }
         true
     }
+
+    /// Stage 3 of a first packet, if it is a SYN or UDP. False, and nothing is changed, if it is not such a packet.
+    #[inline(always)]
+    fn on_first(&mut self, now: Tick, work: &Work<'_>, events: &mut Events, outcome: &mut Outcome) -> bool {
+        if !matches!(work.lane, Lane::Tcp | Lane::Udp) {
+            return false;
+        }
+        // Asked again: an earlier packet of the burst may have made the flow.
+        let table = &self.flows.table;
+        if table.probe(work.hash) != Probe::Absent && table.find(work.hash, &work.key).is_some() {
+            return false;
+        }
+        let flow = self.flows.table.take_vacant();
+        let entry = self.flows.table.entry_mut(flow);
+        begin(entry, work.key, work.side, now);
+        let step = if work.lane == Lane::Tcp {
+            let rules = &self.settled.opening;
+            tcp::step_opening(&mut entry.head, entry.vars.tcp(), &work.segment, rules)
+        } else {
+            let (now, direction) = (now.low(), Direction::Original);
+            step_udp(entry, &Context { now, direction, first: true, settings: &self.settings })
+        };
+        let Some((key, span)) = step else {
+            self.flows.table.give_back(flow);
+            return false;
+        };
+        entry.head.deadline = now.low().wrapping_add(span);
+        entry.head.timeout_key = key as u8;
+        self.counters.lookups_miss += 1;
+        self.counters.packets[Class::New as usize] += 1;
+        let (decided, mark) = self.settled.first[work.role as usize];
+        *outcome = decided;
+        match decided.verdict {
+            Verdict::Drop(reason) => {
+                self.counters.dropped[reason.index()] += 1;
+                self.flows.table.give_back(flow);
+            }
+            _ => self.enter(now, work.hash, flow, mark, work.ip_bytes, events, outcome),
+        }
+        true
+    }
 }
 
-/// What can be said of packets of settled flows before they come.
+/// What can be said before they come of packets of settled flows, and of first packets.
 #[derive(Debug)]
 pub(super) struct Settled {
     rules: tcp::EstablishedRules,
+    opening: tcp::OpeningRules,
     /// By role, TCP or not, and direction.
     outcomes: [[[Outcome; 2]; 2]; 2],
+    /// Of first packets, by role: SYNs and UDP.
+    first: [(Outcome, u32); 2],
 }
 
 impl Settled {
@@ -404,7 +477,12 @@ impl Settled {
                 }
             }
         }
-        Self { rules: tcp::EstablishedRules::new(settings), outcomes }
+        let first = Role::ALL.map(|role| {
+            let decision = policy.decide(role, Class::New, false);
+            (Outcome::of(Class::New, Some(Direction::Original), decision), policy.mark(role, false))
+        });
+        let (rules, opening) = (tcp::EstablishedRules::new(settings), tcp::OpeningRules::new(settings));
+        Self { rules, opening, outcomes, first }
     }
 }
 

@@ -149,6 +149,7 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
+    owners: Owners,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -164,21 +165,11 @@ struct Core {
     cpu: Cpu,
     /// From the settings and the policy.
     settled: burst::Settled,
-    owners: Owners,
-    came: Came,
     counters: Counters,
 }
 
-/// Whether a datagram's owner has been found.
+/// How a burst came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// It may be anybody's.
-    Asked,
-    Ours,
-}
-
-/// How the present burst came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
     /// From a port: whose flows they are has not been asked.
     ByPort,
@@ -218,12 +209,11 @@ impl Tracker {
                 hasher,
                 cpu,
                 settled: burst::Settled::new(&settings, &policy),
-                owners: Owners::alone(),
-                came: Came::ByPort,
                 counters: Counters::default(),
             },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
+            owners: Owners::alone(),
             last: Tick(0),
         })
     }
@@ -231,7 +221,7 @@ impl Tracker {
     /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
     /// hands off the others.
     pub fn among(mut self, owners: Owners) -> Self {
-        self.core.owners = owners;
+        self.owners = owners;
         self
     }
 
@@ -243,8 +233,7 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
-        self.core.came = Came::ByPort;
-        self.on_frames(now, frames, outcomes, events);
+        self.on_frames(now, frames, outcomes, events, Came::ByPort);
     }
 
     /// As [`Tracker::on_burst`], for frames that other workers handed off. Only a datagram that was put together here
@@ -256,8 +245,7 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
-        self.core.came = Came::ByRing;
-        self.on_frames(now, frames, outcomes, events);
+        self.on_frames(now, frames, outcomes, events, Came::ByRing);
     }
 
     /// Counts frames that were lost behind the tracker, among those that it dropped itself.
@@ -265,11 +253,17 @@ impl Tracker {
         self.core.counters.dropped[reason.index()] += frames;
     }
 
-    #[inline(always)]
-    fn on_frames(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
+    fn on_frames(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+        came: Came,
+    ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            burst::on_chunk(self, now, frames, outcomes, events);
+            burst::on_chunk(self, now, frames, outcomes, events, came);
         }
     }
 
@@ -307,35 +301,36 @@ impl Tracker {
         frame: &Frame<'_>,
         fragment: &wire::Fragment<'_>,
         events: &mut Events,
+        came: Came,
     ) -> Outcome {
         let (zone, ingress) = (frame.zone, frame.role as u8);
-        let mut whose = Whose::Asked;
-        if self.core.owners.are_several()
-            && let Some(owner) = self.core.owners.elsewhere(self.fragments.hash(fragment, zone, ingress))
-        {
-            if self.core.came == Came::ByPort {
-                return Outcome::untold(Verdict::HandOff(owner));
+        let mut owners = None;
+        if self.owners.are_several() {
+            match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
+                (Some(owner), Came::ByPort) => return Outcome::untold(Verdict::HandOff(owner)),
+                // Whoever puts such datagrams together has done so, and found that the flow is ours.
+                (Some(_), Came::ByRing) => {}
+                (None, _) => owners = Some(&self.owners),
             }
-            // Whoever puts such datagrams together has done so, and found that the flow is ours.
-            whose = Whose::Ours;
         }
-        let answer = match whose {
-            Whose::Asked => self.fragments.add(now, fragment, zone, ingress),
-            Whose::Ours => self.fragments.add_again(now, fragment, zone, ingress),
+        let again = owners.is_none() && self.owners.are_several();
+        let answer = match again {
+            true => self.fragments.add_again(now, fragment, zone, ingress),
+            false => self.fragments.add(now, fragment, zone, ingress),
         };
         match answer {
             Reassembly::Held(id) => {
-                self.core.counters.fragments_held += u64::from(whose == Whose::Asked);
+                self.core.counters.fragments_held += u64::from(!again);
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, whose, events)
+                self.core.on_datagram(now, frame, &parsed, owners, events)
             }
             Reassembly::Complete { held, datagram } => {
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, whose, events);
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, owners, events);
                 let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
                 self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
@@ -467,24 +462,25 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 3 of a datagram that was put together, or that never will be.
+    /// Stage 3 of a datagram that was put together, or that never will be. With `owners` it may be another worker's.
     fn on_datagram(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         parsed: &Parsed<'_>,
-        whose: Whose,
+        owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
-                if whose == Whose::Asked
-                    && let Some(owner) = keyed.and_then(|found| self.owners.elsewhere(found.hash))
-                {
+                let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
+                if let Some(owner) = owner {
                     return Outcome::untold(Verdict::HandOff(owner));
                 }
-                self.on_packet(now, frame, packet, keyed, events)
+                let mut outcome = Outcome::untold(Verdict::Forward);
+                self.on_packet(now, frame, packet, keyed, events, &mut outcome);
+                outcome
             }
             Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
@@ -503,6 +499,7 @@ impl Core {
     }
 
     /// Stage 3 in general: one whole packet.
+    #[inline(always)]
     fn on_packet(
         &mut self,
         now: Tick,
@@ -510,15 +507,20 @@ impl Core {
         packet: &Packet<'_>,
         found: Option<Found>,
         events: &mut Events,
-    ) -> Outcome {
-        let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
+        outcome: &mut Outcome,
+    ) {
+        let Some(found) = found else {
+            *outcome = self.invalid(frame, Reason::IcmpErrorQuote);
+            return;
+        };
         let flow = self.find(now, found.hash, &found.key, events);
         if let L4::IcmpError { inner } = &packet.l4 {
-            return self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            *outcome = self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            return;
         }
         match flow {
-            Some(flow) => self.on_known(now, frame, packet, found, flow, events),
-            None => self.on_new(now, frame, packet, found, events),
+            Some(flow) => self.on_known(now, frame, packet, &found, flow, events, outcome),
+            None => self.on_new(now, frame, packet, &found, events, outcome),
         }
     }
 
@@ -538,16 +540,17 @@ impl Core {
         None
     }
 
-    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn on_known(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         flow: FlowIndex,
         events: &mut Events,
-    ) -> Outcome {
+        outcome: &mut Outcome,
+    ) {
         let entry = self.flows.table.entry_mut(flow);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
@@ -573,18 +576,20 @@ impl Core {
                 }
                 self.flows.settle(now, flow);
                 self.flows.keep_for_later(flow, before);
-                return self.invalid(frame, reason);
+                *outcome = self.invalid(frame, reason);
+                return;
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
                 self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
-                return self.classify(frame, class, Some(direction), lacks_syn(packet));
+                *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
+                return;
             }
             Step::Reopen => {
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
-                return self.on_new(now, frame, packet, found, events);
+                return self.on_new(now, frame, packet, found, events, outcome);
             }
         }
         let class = match direction {
@@ -597,81 +602,91 @@ impl Core {
             }
         };
         self.flows.tell(now, flow, before, events);
-        self.classify(frame, class, Some(direction), lacks_syn(packet))
+        *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
     }
 
-    /// The first packet of a flow: tentative until policy has let it through.
+    /// The first packet of a flow, which is made where it will stay, and tentative until policy has let it through.
     fn on_new(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         events: &mut Events,
-    ) -> Outcome {
-        let mut entry = flows::blank(found.key, found.side, now);
+        outcome: &mut Outcome,
+    ) {
         let direction = Direction::Original;
+        let flow = self.flows.table.take_vacant();
+        let entry = self.flows.table.entry_mut(flow);
+        flows::begin(entry, found.key, found.side, now);
         let ctx = Context { now: now.low(), direction, first: true, settings: &self.settings };
         match step(&mut entry.head, &mut entry.vars, packet, &ctx) {
             Step::Refresh { key, span } => {
                 entry.head.deadline = now.low().wrapping_add(span);
                 entry.head.timeout_key = key as u8;
             }
-            Step::Invalid(reason) => return self.invalid(frame, reason),
+            Step::Invalid(reason) => {
+                self.flows.table.give_back(flow);
+                *outcome = self.invalid(frame, reason);
+                return;
+            }
             // No protocol answers so to a first packet; were one to, the packet would pass without a flow.
             Step::Ignore | Step::Destroy | Step::Reopen => {
-                return self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                self.flows.table.give_back(flow);
+                *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                return;
             }
         }
-        let outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+        *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
         if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
-            return outcome;
+            return self.flows.table.give_back(flow);
         }
-        match self.make(now, found.hash, entry, events) {
-            Ok(flow) => {
-                self.counters.inserted += 1;
-                let mark = self.policy.mark(frame.role, lacks_syn(packet));
-                if mark != 0 {
-                    self.flows.set_mark(flow, mark);
-                }
-                if !planted(Fault::FirstUncounted) {
-                    self.flows.count(flow, direction, packet.ip_bytes);
-                }
-                if events.enabled() && !planted(Fault::NewUntold) {
-                    events.push(crate::event::Event {
-                        at: now,
-                        kind: EventKind::New,
-                        flow: self.flows.view(now, flow),
-                    });
-                }
-                outcome
-            }
-            Err(_) if self.on_full == OnFull::PassUntracked => {
+        let mark = self.policy.mark(frame.role, lacks_syn(packet));
+        self.enter(now, found.hash, flow, mark, packet.ip_bytes, events, outcome);
+    }
+
+    /// Puts a flow in that was made in a slot and that policy let through, with its first packet.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        flow: FlowIndex,
+        mark: u32,
+        ip_bytes: u32,
+        events: &mut Events,
+        outcome: &mut Outcome,
+    ) {
+        if self.make(now, hash, flow, events).is_err() {
+            self.flows.table.give_back(flow);
+            if self.on_full == OnFull::PassUntracked {
                 self.counters.full_untracked += 1;
-                outcome
-            }
-            Err(_) => {
+            } else {
                 self.counters.dropped[DropReason::TableFull.index()] += 1;
-                Outcome { verdict: Verdict::Drop(DropReason::TableFull), ..outcome }
+                outcome.verdict = Verdict::Drop(DropReason::TableFull);
             }
+            return;
+        }
+        self.counters.inserted += 1;
+        if mark != 0 {
+            self.flows.set_mark(flow, mark);
+        }
+        if !planted(Fault::FirstUncounted) {
+            self.flows.count(flow, Direction::Original, ip_bytes);
+        }
+        if events.enabled() && !planted(Fault::NewUntold) {
+            let snapshot = self.flows.snapshot(now, flow);
+            events.push(crate::event::Event { at: now, kind: EventKind::New, snapshot });
         }
     }
 
     /// Puts a flow in, making room as the operator wants it.
     #[inline(always)]
-    fn make(
-        &mut self,
-        now: Tick,
-        hash: u64,
-        entry: Entry,
-        events: &mut Events,
-    ) -> Result<FlowIndex, Refused> {
-        let full = match self.flows.make(now, hash, entry) {
-            Ok(flow) => return Ok(flow),
-            Err(full) => full,
-        };
+    fn make(&mut self, now: Tick, hash: u64, flow: FlowIndex, events: &mut Events) -> Result<(), Refused> {
+        let Err(full) = self.flows.make(now, hash, flow) else { return Ok(()) };
         self.make_room(now, hash, full, events)?;
-        self.flows.make(now, hash, entry)
+        self.flows.make(now, hash, flow)
     }
 
     /// A flow whose time has passed goes first; else, by `early_drop`, one that is not ASSURED.
@@ -730,21 +745,23 @@ impl Core {
         for &flow in due {
             self.flows.table.prefetch_entry(flow);
         }
-        for &flow in due {
+        // Of the flows that end; the others are not looked up.
+        let mut hashes = [None; BURST];
+        for (&flow, hash) in due.iter().zip(&mut hashes) {
             let entry = self.flows.table.entry(flow);
             if until(entry.head.deadline, now.low()) <= 0 {
-                self.flows.table.prefetch_bucket(self.hasher.hash(&entry.key));
+                let keyed = self.hasher.hash(&entry.key);
+                self.flows.table.prefetch_bucket(keyed);
+                *hash = Some(keyed);
             }
         }
         let mut expired = 0;
-        for &flow in due {
-            let entry = self.flows.table.entry(flow);
-            if until(entry.head.deadline, now.low()) > 0 {
-                self.flows.arm(now, flow);
-            } else {
-                let hash = self.hasher.hash(&entry.key);
+        for (&flow, hash) in due.iter().zip(hashes) {
+            if let Some(hash) = hash {
                 self.flows.bury(now, hash, flow, DestroyReason::Timeout, &mut self.counters, events);
                 expired += 1;
+            } else {
+                self.flows.arm(now, flow);
             }
         }
         expired
