@@ -76,11 +76,15 @@ pub enum DropReason {
     Malformed(Reason),
     /// A fragment of a datagram that cannot be completed: it overlaps, is too long, or came twice.
     Fragment,
+    /// A new flow's zone holds as many as it may.
+    ZoneLimit,
+    /// No zone is left for the frame's VLAN tags or tunnel.
+    NoZone,
 }
 
 impl DropReason {
     /// Every label, for metrics that start at zero.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 10] = [
         "policy_new",
         "policy_established",
         "policy_related",
@@ -89,6 +93,8 @@ impl DropReason {
         "table_full",
         "malformed",
         "fragment",
+        "zone_limit",
+        "no_zone",
     ];
 
     /// The number of the reason's label in [`DropReason::LABELS`].
@@ -99,6 +105,8 @@ impl DropReason {
             Self::TableFull => 5,
             Self::Malformed(_) => 6,
             Self::Fragment => 7,
+            Self::ZoneLimit => 8,
+            Self::NoZone => 9,
         }
     }
 

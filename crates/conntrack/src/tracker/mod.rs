@@ -25,7 +25,8 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Tagged, Untracked, tcp_flags};
+use crate::zone::Member;
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -36,6 +37,7 @@ pub struct Frame<'a> {
     pub link: Link,
     /// The side that it entered by.
     pub role: Role,
+    /// That of the port's untagged frames.
     pub zone: u16,
     /// What the NIC said of the transport checksum.
     pub checksum: Checksum,
@@ -200,6 +202,12 @@ impl Tracker {
         })
     }
 
+    /// Has zones chosen by tags and tunnels, and flows counted by zone. Without it a frame's zone is its port's.
+    pub fn join(&mut self, zones: Member) {
+        debug_assert!(self.is_empty(), "flows are here that no zone counts");
+        self.core.flows.zones = Some(zones);
+    }
+
     /// Tracks `frames` in order and writes one outcome for each. The result is the same as with one frame a call.
     pub fn on_burst(
         &mut self,
@@ -256,7 +264,7 @@ impl Tracker {
         match &work.parsed {
             Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
             Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
-            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+            Parsed::Untracked(kind) => self.core.untracked(frame, *kind),
             Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.core.malformed(*reason),
         }
@@ -271,21 +279,21 @@ impl Tracker {
         fragment: &wire::Fragment<'_>,
         events: &mut Events,
     ) -> Outcome {
-        let counters = &mut self.core.counters;
-        match self.fragments.add(now, fragment, frame.zone, frame.role as u8) {
+        let Some(zone) = self.core.zone_of(frame) else { return self.core.dropped(DropReason::NoZone) };
+        match self.fragments.add(now, fragment, zone, frame.role as u8) {
             Reassembly::Held(id) => {
-                counters.fragments_held += 1;
+                self.core.counters.fragments_held += 1;
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, events)
+                self.core.on_datagram(now, frame, zone, &parsed, events)
             }
             Reassembly::Complete { held, datagram } => {
-                counters.datagrams_completed += 1;
+                self.core.counters.datagrams_completed += 1;
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, events);
+                let mut outcome = self.core.on_datagram(now, frame, zone, &parsed, events);
                 outcome.releases = held;
                 outcome
             }
@@ -412,15 +420,43 @@ impl Core {
     /// Stage 1: the frame's headers, key and hash; the index line is on its way.
     #[inline(always)]
     fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
-        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
+        match wire::parse_untagged(frame.bytes, frame.link, frame.checksum, self.settings.checksum) {
+            Ok(parsed) => self.place(parsed, frame.zone),
+            Err(tagged) => self.read_tagged(frame, &tagged),
+        }
+    }
+
+    #[inline(always)]
+    fn place<'a>(&self, parsed: Parsed<'a>, zone: u16) -> Work<'a> {
         let keyed = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, frame.zone),
+            Parsed::Packet(packet) => self.key(packet, zone),
             _ => None,
         };
         if let Some(found) = keyed {
             self.flows.table.prefetch_bucket(found.hash);
         }
         Work { parsed, keyed }
+    }
+
+    /// Stage 1 of a frame with VLAN tags.
+    #[inline(never)]
+    fn read_tagged<'a>(&self, frame: &Frame<'a>, tagged: &Tagged<'a>) -> Work<'a> {
+        let zone = match &self.flows.zones {
+            None => Some(frame.zone),
+            Some(zones) => zones.zones().of_tags(frame.zone, tagged.tags),
+        };
+        match zone {
+            Some(zone) => self.place(tagged.parse(frame.checksum, self.settings.checksum), zone),
+            None => Work { parsed: Parsed::Untracked(Untracked::NoZone), keyed: None },
+        }
+    }
+
+    /// The zone of a frame whose key is not known yet; `None` if none is left for it.
+    fn zone_of(&self, frame: &Frame<'_>) -> Option<u16> {
+        match &self.flows.zones {
+            None => Some(frame.zone),
+            Some(zones) => zones.zones().of_tags(frame.zone, wire::tags(frame.bytes, frame.link)),
+        }
     }
 
     /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
@@ -445,15 +481,16 @@ impl Core {
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
+        zone: u16,
         parsed: &Parsed<'_>,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
-                let keyed = self.key(packet, frame.zone);
+                let keyed = self.key(packet, zone);
                 self.on_packet(now, frame, packet, keyed, events)
             }
-            Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
+            Parsed::Untracked(kind) => self.untracked(frame, *kind),
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.malformed(*reason),
             Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
@@ -596,7 +633,16 @@ impl Core {
         if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
             return outcome;
         }
-        match self.make(now, found.hash, entry, events) {
+        let zone = found.key.zone;
+        if !self.flows.admit(zone) {
+            self.counters.dropped[DropReason::ZoneLimit.index()] += 1;
+            return Outcome { verdict: Verdict::Drop(DropReason::ZoneLimit), ..outcome };
+        }
+        let made = self.make(now, found.hash, entry, events);
+        if made.is_err() {
+            self.flows.leave(zone);
+        }
+        match made {
             Ok(flow) => {
                 self.counters.inserted += 1;
                 if !planted(Fault::FirstUncounted) {
@@ -760,6 +806,15 @@ impl Core {
             }
         };
         Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
+    fn untracked(&mut self, frame: &Frame<'_>, kind: Untracked) -> Outcome {
+        match self.counters.untracked.get_mut(kind as usize) {
+            Some(counter) => *counter += 1,
+            // Of the kinds, the one that does not pass.
+            None => return self.dropped(DropReason::NoZone),
+        }
+        self.classify(frame, Class::Untracked, None, false)
     }
 
     fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {

@@ -5,3 +5,4 @@ mod dialogue;
 mod full;
 mod linux;
 mod timeouts;
+mod zones;
