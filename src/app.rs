@@ -22,6 +22,7 @@ use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, held_frames};
+use crate::zones::Registry;
 use cores::Cores;
 
 /// Workers of this appliance. The queues, the bus and the numbers are made for any number of them.
@@ -73,8 +74,10 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let Ports { ports, workers: queues, pool: _ } = Ports::open(eal.handle(), &specs, WORKERS, &plan)?;
 
     let (mut ends, mut ready, mut pages) = (Vec::new(), Vec::new(), Pages::Huge);
-    for queues in queues {
-        let (tracker, on) = tracker(config)?;
+    let zones = Registry::new(config, usize::from(WORKERS), secret()?);
+    for (number, queues) in queues.into_iter().enumerate() {
+        let (mut tracker, on) = tracker(config)?;
+        tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
         ready.push(Worker::new(Parts {
@@ -100,7 +103,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), Some(cores.worker), eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, ends, doors, &running);
+    let served = serve(config, ports, zones, ends, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -148,6 +151,7 @@ fn limits(config: &Config, hash_key: [u64; 4]) -> Limits {
 fn serve(
     config: &Config,
     ports: Vec<OpenPort>,
+    zones: Registry,
     ends: Vec<ControlEnd>,
     doors: control::Claimed,
     workers: &[Running],
@@ -159,6 +163,7 @@ fn serve(
         info: info(config, &ports),
         settings: config.settings,
         workers: ends,
+        zones,
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
@@ -188,18 +193,18 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
 }
 
 fn port_specs(config: &Config) -> Result<Vec<PortSpec>, RunError> {
-    let spec = |port: &crate::config::Port| {
+    let spec = |(number, port): (usize, &crate::config::Port)| {
         Ok(PortSpec {
             name: port.name.clone(),
             device: port.device.argument().parse()?,
             role: port.role,
-            zone: 0,
-            mtu: 1500,
-            promiscuous: true,
+            zone: config.port_zone(number),
+            mtu: port.mtu,
+            promiscuous: port.promiscuous,
             mirror: config.mode == Mode::Mirror,
         })
     };
-    config.ports.iter().map(spec).collect()
+    config.ports.iter().enumerate().map(spec).collect()
 }
 
 fn eal_config(
@@ -219,16 +224,21 @@ fn eal_config(
     }
 }
 
-/// A worker's tracker and what its table lies on.
-fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
-    let mut key = [0_u8; 32];
-    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
+/// Random numbers that nobody outside can know.
+fn secret() -> Result<[u64; 4], RunError> {
+    let mut bytes = [0_u8; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| RunError::Random(error.into()))?;
-    let mut hash_key = [0; 4];
-    for (word, bytes) in hash_key.iter_mut().zip(key.as_chunks().0) {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
-    let limits = limits(config, hash_key);
+    Ok(words)
+}
+
+/// A worker's tracker and what its table lies on.
+fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
+    let limits = limits(config, secret()?);
     let policy = match config.mode {
         Mode::Mirror => Policy::ACCEPT_ALL,
         Mode::Inline => {

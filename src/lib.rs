@@ -12,3 +12,4 @@ pub mod preflight;
 pub mod replay;
 pub mod telemetry;
 pub mod worker;
+pub mod zones;

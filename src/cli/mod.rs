@@ -3,6 +3,7 @@
 
 mod client;
 mod events;
+mod limits;
 mod list;
 mod replay;
 mod run;
@@ -101,6 +102,8 @@ enum Command {
     /// Show timeouts, or change one while traffic runs
     #[command(subcommand)]
     Timeout(timeout::Timeout),
+    /// Show how many flows each zone holds and may hold, or change that while traffic runs
+    Limits(limits::LimitsWords),
     /// End every flow
     Flush(Ask),
     /// Look for what would keep the appliance from starting, and print the command that mends it
@@ -173,6 +176,7 @@ fn dispatch(command: Command) -> Done {
         Command::Stats { ask, output } => stats::stats(&ask, output),
         Command::Count(ask) => stats::count(&ask),
         Command::Timeout(timeout) => timeout.run(),
+        Command::Limits(limits) => limits.run(),
         Command::Flush(ask) => list::flush(&ask),
         Command::Doctor(file) => run::doctor(&file),
         Command::Config(ConfigCommand::Check(file)) => {

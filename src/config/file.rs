@@ -18,6 +18,12 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicyFile>>,
     #[serde(default)]
+    pub(super) zone: Vec<Spanned<ZoneFile>>,
+    #[serde(default)]
+    pub(super) zones: ZonesFile,
+    #[serde(default)]
+    pub(super) tunnel: TunnelFile,
+    #[serde(default)]
     pub(super) table: TableFile,
     #[serde(default)]
     pub(super) tracking: TrackingFile,
@@ -46,6 +52,30 @@ pub(super) struct PortFile {
     pub(super) device: Spanned<String>,
     pub(super) role: Option<Spanned<RoleWord>>,
     pub(super) peer: Option<Spanned<String>>,
+    pub(super) mtu: Option<Spanned<i64>>,
+    pub(super) promiscuous: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneFile {
+    pub(super) id: Spanned<i64>,
+    pub(super) port: Option<Spanned<String>>,
+    pub(super) vlan: Option<Spanned<Leaf>>,
+    pub(super) limit: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZonesFile {
+    pub(super) by: Option<ByWord>,
+    pub(super) limit: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TunnelFile {
+    pub(super) inner: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,6 +168,7 @@ words! {
     OnFullWord { EarlyDrop, DropNew, PassUntracked }
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
+    ByWord { None, Port, Vlan, PortVlan }
 }
 
 /// A table whose keys are names that are looked up rather than listed here. TOML reads the dot in

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
+use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
 use schema::{Info, PortStats, Stats};
@@ -36,6 +37,7 @@ pub struct Appliance {
     pub settings: Settings,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
+    pub zones: Registry,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
@@ -108,7 +110,8 @@ impl State {
         let limit = self.appliance.info.table_max_entries;
         let ports = (self.appliance.port_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let stats = Arc::new(stats::stats(&last, ports, limit, self.classic));
+        let zones = self.appliance.zones.series();
+        let stats = Arc::new(stats::stats(&last, ports, zones, limit, self.classic));
         *observed = Some((Instant::now(), Arc::clone(&stats)));
         stats
     }

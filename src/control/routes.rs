@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::State;
 use super::desk::NoAnswer;
 use super::hub::{json_line, write_line};
-use super::schema::{EventLine, Flow, Flushed, Problem, SetTimeout, TimeoutRow};
+use super::schema::{EventLine, Flow, Flushed, Limits, Problem, SetLimit, SetTimeout, TimeoutRow};
 use crate::bus::command::{Command, Flush, Page};
 use crate::config::names;
 use crate::telemetry::prometheus;
@@ -50,6 +50,7 @@ pub(super) fn operators(state: Arc<State>) -> Router {
         .route("/v1/flows", get(flows))
         .route("/v1/events", get(events))
         .route("/v1/timeouts", get(timeouts).put(set_timeout))
+        .route("/v1/limits", get(limits).put(set_limit))
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
         .fallback(nothing_here)
@@ -236,6 +237,28 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
     tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
+}
+
+async fn limits(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.appliance.zones.limits()).into_response()
+}
+
+async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetLimit = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let zones = &state.appliance.zones;
+    match asked {
+        SetLimit { zone: Some(zone), limit } => zones.set_limit(zone, limit),
+        SetLimit { zone: None, limit: Some(limit) } => zones.set_default_limit(limit),
+        SetLimit { zone: None, limit: None } => {
+            return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
+        }
+    }
+    tracing::info!(zone = asked.zone, limit = asked.limit, "zone limit changed");
+    let rows = asked.zone.map(|zone| zones.limit(zone)).into_iter().collect();
+    Json(Limits { zones: rows, ..zones.limits() }).into_response()
 }
 
 async fn flush(Shared(state): Shared<Arc<State>>) -> Response {

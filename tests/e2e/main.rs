@@ -5,6 +5,7 @@
 mod appliance;
 mod net;
 mod stream;
+mod trunk;
 
 mod full;
 mod guard;
@@ -14,3 +15,4 @@ mod protocols;
 mod shown;
 mod tcp;
 mod tuned;
+mod vlan;

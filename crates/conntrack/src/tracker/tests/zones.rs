@@ -183,7 +183,8 @@ fn a_flow_that_the_full_table_refuses_is_not_counted_in_its_zone() {
 fn a_frame_without_a_zone_is_dropped_and_counted() {
     let mut bench = Bench::new(&Rules::default());
     let taken = (1..400).flat_map(|outer| (1..100).map(move |inner| Tags::new([outer, inner])));
-    let refused = taken.filter(|tags| bench.zones.of_tags(0, *tags).is_none()).last().unwrap();
+    let refused: Vec<Tags> = taken.filter(|tags| bench.zones.of_tags(0, *tags).is_none()).collect();
+    let refused = refused[0];
     let tags = [refused.outer(), refused.inner()];
     let dropped = Verdict::Drop(DropReason::NoZone);
     assert_eq!(bench.send(&udp(&tags, false)).verdict, dropped);
