@@ -16,6 +16,8 @@ use conntrack::policy::Role;
 use conntrack::tracker::{BURST, Frame};
 use conntrack::wire;
 
+use super::checksum;
+
 const _: () = assert!(burst::CAPACITY == BURST, "a burst of the driver is a burst of the tracker");
 
 /// The longest frame that is looked at: an IPv4 packet of 65,535 bytes behind Ethernet with two tags.
@@ -155,8 +157,16 @@ impl Ports {
                 tx_multi_segment: chains,
             };
             let queues = port.start(&config, &pool)?;
+            let local = spec.device.pci().is_none() || port.info().driver.starts_with("net_virtio");
             for ((rx, tx), worker) in queues.rx.into_iter().zip(queues.tx).zip(&mut workers_queues) {
-                let ingress = Ingress { queue: rx, role: spec.role, zone: spec.zone, oversize: 0 };
+                let ingress = Ingress {
+                    queue: rx,
+                    role: spec.role,
+                    zone: spec.zone,
+                    oversize: 0,
+                    untagged: 0,
+                    room: local.then(|| vec![0; MAX_FRAME].into_boxed_slice()),
+                };
                 let egress = (!spec.mirror).then_some(Egress { queue: tx, unsent: 0 });
                 worker.push(QueuePair { ingress, egress });
             }
@@ -173,6 +183,10 @@ pub struct Ingress {
     role: Role,
     zone: u16,
     oversize: u64,
+    untagged: u64,
+    /// Where the other end may be a stack of this machine, whose frames are not always finished: room to look at one
+    /// that lies in several buffers.
+    room: Option<Box<[u8]>>,
 }
 
 /// Frames freed as they came in, because nothing could be made of them.
@@ -182,6 +196,15 @@ pub struct Refused {
     pub lies: Lies,
     /// Longer than [`MAX_FRAME`].
     pub oversize: u64,
+    /// The device took the VLAN tag off, and there was no room to put it back.
+    pub untagged: u64,
+}
+
+impl Refused {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.lies.total() + self.oversize + self.untagged
+    }
 }
 
 impl Ingress {
@@ -193,6 +216,11 @@ impl Ingress {
             let before = burst.len();
             burst.retain(|frame| frame.len() <= MAX_FRAME);
             self.oversize += (before - burst.len()) as u64;
+        }
+        if let Some(room) = &mut self.room
+            && burst.iter().any(Mbuf::is_unfinished)
+        {
+            self.untagged += finish(burst, room);
         }
         burst.len()
     }
@@ -209,20 +237,48 @@ impl Ingress {
                 link: wire::Link::Ethernet,
                 role: self.role,
                 zone: self.zone,
-                checksum: checksum(frame.checksum()),
+                checksum: word_of(frame.checksum()),
             })
             .collect()
     }
 
     /// What was freed at the door so far.
     pub fn refused(&self) -> Refused {
-        Refused { lies: self.queue.lies(), oversize: self.oversize }
+        Refused { lies: self.queue.lies(), oversize: self.oversize, untagged: self.untagged }
     }
 
     /// The side that these frames enter by.
     pub fn role(&self) -> Role {
         self.role
     }
+}
+
+/// Finishes what a local stack or a device left open: puts tags back and fills checksums in. Here and not where the
+/// frame leaves, so that no port has to be asked for offloads, which cost every other frame its fast path.
+/// Gives how many frames had to be freed.
+#[cold]
+fn finish(burst: &mut Burst, room: &mut [u8]) -> u64 {
+    let before = burst.len();
+    burst.retain(|frame| {
+        // Without its tag it would leave into another VLAN.
+        if !frame.restore_vlan() {
+            return false;
+        }
+        if frame.checksum() == L4Checksum::None {
+            let filled = if frame.segments() == 1 {
+                checksum::fill(frame.data())
+            } else {
+                let length = frame.copy_to(room);
+                room.get(..length).and_then(checksum::fill)
+            };
+            if let Some((at, sum)) = filled {
+                frame.write_at(at, &sum);
+            }
+            frame.set_checksum(L4Checksum::Good);
+        }
+        true
+    });
+    (before - burst.len()) as u64
 }
 
 /// Copies the frame to the start of `room`, which moves on behind it.
@@ -236,7 +292,7 @@ fn gather<'a>(frame: &Mbuf, room: &mut &'a mut [u8]) -> &'a [u8] {
 }
 
 /// The device's word on a checksum, as far as Linux would believe it.
-fn checksum(device: L4Checksum) -> wire::Checksum {
+fn word_of(device: L4Checksum) -> wire::Checksum {
     match device {
         // A local stack left the field to be filled in (virtio's NEEDS_CSUM); the data never left this machine.
         L4Checksum::Good | L4Checksum::None => wire::Checksum::Good,
@@ -332,9 +388,9 @@ mod tests {
 
     #[test]
     fn only_a_good_word_is_believed() {
-        assert_eq!(checksum(L4Checksum::Good), wire::Checksum::Good);
-        assert_eq!(checksum(L4Checksum::None), wire::Checksum::Good);
-        assert_eq!(checksum(L4Checksum::Bad), wire::Checksum::Unknown);
-        assert_eq!(checksum(L4Checksum::Unknown), wire::Checksum::Unknown);
+        assert_eq!(word_of(L4Checksum::Good), wire::Checksum::Good);
+        assert_eq!(word_of(L4Checksum::None), wire::Checksum::Good);
+        assert_eq!(word_of(L4Checksum::Bad), wire::Checksum::Unknown);
+        assert_eq!(word_of(L4Checksum::Unknown), wire::Checksum::Unknown);
     }
 }

@@ -346,8 +346,7 @@ fn flush(out: &mut Out, work: &mut WorkCounters) {
 
 /// Frames that were freed as they came in.
 fn refused(ingress: &Ingress) -> u64 {
-    let refused = ingress.refused();
-    refused.lies.total() + refused.oversize
+    ingress.refused().total()
 }
 
 const NO_OUTCOME: Outcome =

@@ -32,6 +32,11 @@ pub(crate) struct Appliance {
 impl Appliance {
     /// Starts with this configuration, to which the control socket and the memory are added.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_after(config, |_| ())
+    }
+
+    /// As [`Appliance::start`], once `prepare` has made what the namespace needs.
+    pub(crate) fn start_after(config: &str, prepare: impl FnOnce(&Namespace)) -> Self {
         need_root();
         let core = CORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let name = unique();
@@ -43,6 +48,7 @@ impl Appliance {
         );
         std::fs::write(home.join("config.toml"), &config).unwrap();
         let space = Namespace::new(name);
+        prepare(&space);
         let log = std::fs::File::create(home.join("log")).unwrap();
         let child = Command::new("ip")
             // It must not outlive the test, however that ends.

@@ -9,6 +9,7 @@ mod trunk;
 
 mod full;
 mod guard;
+mod jumbo;
 mod mirror;
 mod newcomer;
 mod protocols;

@@ -427,10 +427,21 @@ fn info(id: u16) -> Result<Info, i32> {
         max_rx_queues: raw.max_rx_queues,
         max_tx_queues: raw.max_tx_queues,
         min_mtu: raw.min_mtu,
-        max_mtu: raw.max_mtu,
+        max_mtu: max_mtu(raw.max_mtu, raw.max_rx_pktlen),
         mac: mac.addr_bytes,
     })
 }
+
+/// The greatest MTU that ethdev lets through. Drivers that name none (virtual ones, mostly) are held to their longest
+/// frame, with Ethernet's header and check sequence counted as 18 bytes; others say by both numbers what they add.
+fn max_mtu(stated: u16, frame: u32) -> u16 {
+    if stated < u16::MAX || frame < ETHERNET {
+        return stated;
+    }
+    u16::try_from(frame - ETHERNET).unwrap_or(u16::MAX)
+}
+
+const ETHERNET: u32 = 14 + 4;
 
 const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
 
@@ -573,6 +584,14 @@ mod tests {
             let error = text.parse::<Device>().unwrap_err().to_string();
             assert!(error.contains("0000:03:00.0"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_driver_that_names_no_mtu_is_held_to_its_longest_frame() {
+        assert_eq!(max_mtu(u16::MAX, 1522), 1504);
+        assert_eq!(max_mtu(9_702, 9_728), 9_702);
+        assert_eq!(max_mtu(u16::MAX, u32::MAX), u16::MAX);
+        assert_eq!(max_mtu(u16::MAX, 0), u16::MAX);
     }
 
     #[test]

@@ -411,3 +411,33 @@ fn frames_of_a_capture_file_arrive_as_written() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_tag_that_a_device_took_off_is_put_back() {
+    let pool = pool(63);
+    let mut mbuf =
+        pool.copy_of(&[[1; 6], [2; 6]].concat().into_iter().chain([8, 0, 0x45]).collect::<Vec<_>>()).unwrap();
+    assert!(mbuf.restore_vlan() && mbuf.len() == 15, "nothing was taken off");
+    mbuf.strip_vlan(0x6064);
+    assert!(mbuf.is_unfinished());
+    assert!(mbuf.restore_vlan());
+    assert!(!mbuf.is_unfinished());
+    assert_eq!(&mbuf.data()[10..19], [2, 2, 0x81, 0, 0x60, 0x64, 8, 0, 0x45]);
+    assert!(mbuf.restore_vlan() && mbuf.len() == 19, "once");
+}
+
+#[test]
+fn bytes_are_written_across_segments_and_never_beyond() {
+    let pool = pool(63);
+    let room = usize::from(pool.frame_room());
+    let bytes = frame(2 * room + 10);
+    let mut mbuf = pool.copy_of(&bytes).unwrap();
+    for at in [0, room - 1, 2 * room - 2, 2 * room + 8] {
+        assert!(mbuf.write_at(at, &[0xaa, 0xbb]), "{at}");
+        let mut now = vec![0; bytes.len()];
+        assert_eq!(mbuf.copy_to(&mut now), bytes.len());
+        assert_eq!(now[at..at + 2], [0xaa, 0xbb], "{at}");
+    }
+    assert!(!mbuf.write_at(bytes.len() - 1, &[1, 2]));
+    assert!(!mbuf.write_at(bytes.len(), &[1]));
+}
