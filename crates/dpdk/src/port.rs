@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use dpdk_sys as sys;
@@ -214,13 +215,29 @@ struct Opened {
 #[derive(Debug)]
 pub(crate) struct Started {
     opened: Arc<Opened>,
+    /// Queues that may touch the device now, or [`HALTED`].
+    seats: AtomicU32,
     /// Where the device takes its buffers from.
     _pool: Mempool,
 }
 
+/// No queue may touch the device.
+const HALTED: u32 = u32::MAX;
+
 impl Started {
     pub(crate) fn port_id(&self) -> u16 {
         self.opened.id
+    }
+
+    /// One queue more may touch the device, unless it is halted.
+    pub(crate) fn take_seat(&self) -> bool {
+        let more = |seats: u32| (seats != HALTED).then(|| seats + 1);
+        self.seats.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// One queue less.
+    pub(crate) fn leave_seat(&self) {
+        self.seats.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn port_name(&self) -> &str {
@@ -327,12 +344,61 @@ impl Port {
                 why: log::complaints().unwrap_or_else(|| error::words(errno)),
             })?;
         }
-        let started = Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone() });
+        let started = Arc::new(Started {
+            opened: Arc::clone(&self.opened),
+            seats: AtomicU32::new(0),
+            _pool: pool.clone(),
+        });
         self.started = Arc::downgrade(&started);
         Ok(Queues {
             rx: (0..config.rx_queues).map(|queue| RxQueue::new(&started, queue)).collect(),
             tx: (0..config.tx_queues).map(|queue| TxQueue::new(&started, queue)).collect(),
         })
+    }
+
+    /// Stops the device while its queues stay out. All of them must have been parked.
+    pub fn halt(&self) -> Result<(), Error> {
+        let name = || self.opened.device.name().to_owned();
+        let Some(started) = self.started.upgrade() else { return Err(Error::NotRunning { port: name() }) };
+        let _control = self.opened.eal.control();
+        match started.seats.compare_exchange(0, HALTED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {}
+            Err(HALTED) => return Ok(()),
+            Err(queues) => return Err(Error::QueuesInUse { port: name(), queues }),
+        }
+        log::forget();
+        // SAFETY: the port is open, and no queue of it touches the device until it is resumed.
+        let errno = unsafe { sys::rte_eth_dev_stop(self.opened.id) };
+        if errno != 0 {
+            started.seats.store(0, Ordering::Release);
+            let why = log::complaints().unwrap_or_else(|| error::words(errno));
+            return Err(Error::Port { port: name(), step: "stopping", why });
+        }
+        Ok(())
+    }
+
+    /// Starts a halted device again, as it was set up; then its queues can be woken.
+    pub fn resume(&self) -> Result<(), Error> {
+        let name = || self.opened.device.name().to_owned();
+        let Some(started) = self.started.upgrade() else { return Err(Error::NotRunning { port: name() }) };
+        let _control = self.opened.eal.control();
+        if started.seats.load(Ordering::Acquire) != HALTED {
+            return Ok(());
+        }
+        log::forget();
+        // SAFETY: the port is open, set up and stopped.
+        let errno = unsafe { sys::rte_eth_dev_start(self.opened.id) };
+        if errno != 0 {
+            let why = log::complaints().unwrap_or_else(|| error::words(errno));
+            return Err(Error::Port { port: name(), step: "starting", why });
+        }
+        started.seats.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the device was stopped by [`Port::halt`].
+    pub fn is_halted(&self) -> bool {
+        self.started.upgrade().is_some_and(|started| started.seats.load(Ordering::Acquire) == HALTED)
     }
 
     /// What the port has counted.

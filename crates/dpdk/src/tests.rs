@@ -441,3 +441,35 @@ fn bytes_are_written_across_segments_and_never_beyond() {
     assert!(!mbuf.write_at(bytes.len() - 1, &[1, 2]));
     assert!(!mbuf.write_at(bytes.len(), &[1]));
 }
+
+#[test]
+fn a_port_is_halted_only_while_its_queues_are_parked_and_goes_on_where_it_was() {
+    let pool = pool(511);
+    let (port, mut queues) = open(&format!("net_ring{}", number()), &pool);
+    let mut burst = Burst::new();
+    let (rx, tx) = (&mut queues.rx[0], &mut queues.tx[0]);
+    let error = port.halt().unwrap_err().to_string();
+    assert!(error.contains("2 of its queues are in use"), "{error}");
+    rx.park();
+    rx.park();
+    assert!(port.halt().is_err() && !port.is_halted());
+    tx.park();
+    assert!(burst.push(pool.copy_of(b"x").unwrap()).is_ok());
+    assert_eq!((tx.send(&mut burst), burst.len()), (0, 1), "a parked queue takes nothing");
+    port.halt().unwrap();
+    port.halt().unwrap();
+    assert!(port.is_halted() && port.is_running());
+    assert!(!rx.wake() && !tx.wake(), "not while it is halted");
+    assert_eq!((tx.send(&mut burst), rx.receive(&mut Burst::new())), (0, 0));
+    port.resume().unwrap();
+    assert!(rx.wake() && tx.wake() && !port.is_halted());
+    assert_eq!(tx.send(&mut burst), 1);
+    assert_eq!(rx.receive(&mut burst), 1);
+    burst.clear();
+    // A queue that is gone is in nobody's way.
+    rx.park();
+    queues.tx.clear();
+    port.halt().unwrap();
+    drop(queues);
+    assert!(matches!(port.halt(), Err(Error::NotRunning { .. })));
+}
