@@ -4,6 +4,7 @@
 mod cores;
 mod report;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use dpdk::eal::{self, Eal};
 use crate::bus::ControlEnd;
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode};
-use crate::control::schema::{Info, PortInfo, PortStats};
-use crate::control::{self, Appliance, ControlError};
+use crate::control::schema::{Info, PortInfo, PortRow, PortStats};
+use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
@@ -164,6 +165,7 @@ fn serve(
         settings: config.settings,
         workers: ends,
         zones,
+        ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
@@ -254,14 +256,6 @@ fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
 }
 
 fn info(config: &Config, ports: &[OpenPort]) -> Info {
-    let name = |index: usize| config.ports.get(index).map(|port| port.name.clone());
-    let about = config.ports.iter().zip(ports).map(|(port, open)| PortInfo {
-        name: port.name.clone(),
-        device: port.device.argument().to_owned(),
-        driver: open.info().driver.clone(),
-        role: role_word(port.role).to_owned(),
-        peer: port.peer.and_then(name),
-    });
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dpdk: eal::version(),
@@ -272,7 +266,49 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         workers: u32::from(WORKERS),
         table_max_entries: u64::from(WORKERS) * u64::from(config.table.max_entries),
         table_on_full: on_full_word(config.table.on_full).to_owned(),
-        ports: about.collect(),
+        ports: port_infos(config, ports),
+    }
+}
+
+fn port_infos(config: &Config, ports: &[OpenPort]) -> Vec<PortInfo> {
+    let name = |index: usize| config.ports.get(index).map(|port| port.name.clone());
+    let about = config.ports.iter().zip(ports).map(|(port, open)| PortInfo {
+        name: port.name.clone(),
+        device: port.device.argument().to_owned(),
+        driver: open.info().driver.clone(),
+        role: role_word(port.role).to_owned(),
+        peer: port.peer.and_then(name),
+    });
+    about.collect()
+}
+
+/// What control may do to ports.
+fn port_doors(config: &Config, ports: &Arc<Vec<OpenPort>>) -> PortDoors {
+    let infos = port_infos(config, ports);
+    let of = |change: fn(&OpenPort) -> Result<(), dpdk::Error>| {
+        let ports = Arc::clone(ports);
+        move |port: usize| ports.get(port).map_or(Ok(()), change).map_err(|error| error.to_string())
+    };
+    let all = Arc::clone(ports);
+    let rows = move |xstats: bool| {
+        all.iter().zip(&infos).map(|(port, info)| port_row(port, info.clone(), xstats)).collect()
+    };
+    PortDoors::new(Box::new(rows), Box::new(of(OpenPort::halt)), Box::new(of(OpenPort::resume)))
+}
+
+fn port_row(port: &OpenPort, info: PortInfo, xstats: bool) -> PortRow {
+    let link = port.link();
+    let mac: Vec<String> = port.info().mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    PortRow {
+        info,
+        running: !port.is_halted(),
+        mbps: link.mbps,
+        full_duplex: link.full_duplex,
+        mac: mac.join(":"),
+        mtu: port.spec().mtu,
+        promiscuous: port.spec().promiscuous,
+        stats: port_stats(port),
+        xstats: if xstats { port.xstats().into_iter().collect() } else { BTreeMap::new() },
     }
 }
 

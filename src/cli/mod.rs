@@ -5,6 +5,7 @@ mod client;
 mod events;
 mod limits;
 mod list;
+mod ports;
 mod replay;
 mod run;
 mod stats;
@@ -102,6 +103,8 @@ enum Command {
     /// Show timeouts, or change one while traffic runs
     #[command(subcommand)]
     Timeout(timeout::Timeout),
+    /// Show each port with its link and its counters, or stop and start one
+    Ports(ports::PortsWords),
     /// Show how many flows each zone holds and may hold, or change that while traffic runs
     Limits(limits::LimitsWords),
     /// End every flow
@@ -176,6 +179,7 @@ fn dispatch(command: Command) -> Done {
         Command::Stats { ask, output } => stats::stats(&ask, output),
         Command::Count(ask) => stats::count(&ask),
         Command::Timeout(timeout) => timeout.run(),
+        Command::Ports(ports) => ports.run(),
         Command::Limits(limits) => limits.run(),
         Command::Flush(ask) => list::flush(&ask),
         Command::Doctor(file) => run::doctor(&file),

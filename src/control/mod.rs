@@ -3,6 +3,7 @@
 
 mod desk;
 mod hub;
+mod ports;
 mod routes;
 pub mod schema;
 mod server;
@@ -25,6 +26,7 @@ use schema::{Info, PortStats, Stats};
 use stats::Observed;
 
 pub use desk::NoAnswer;
+pub use ports::PortDoors;
 pub use server::{Claimed, ControlError, claim};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
@@ -40,6 +42,7 @@ pub struct Appliance {
     pub zones: Registry,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
+    pub ports: PortDoors,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
     pub read_clocks: fn() -> (u64, u64),
     /// The wall clock's reading when the machine booted, in milliseconds since 1970.

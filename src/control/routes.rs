@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{Request, State as Shared};
+use axum::extract::{Query, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::State;
 use super::desk::NoAnswer;
 use super::hub::{json_line, write_line};
-use super::schema::{EventLine, Flow, Flushed, Limits, Problem, SetLimit, SetTimeout, TimeoutRow};
+use super::schema::{EventLine, Flow, Flushed, Limits, Problem, SetLimit, SetPort, SetTimeout, TimeoutRow};
 use crate::bus::command::{Command, Flush, Page};
 use crate::config::names;
 use crate::telemetry::prometheus;
@@ -51,6 +51,7 @@ pub(super) fn operators(state: Arc<State>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/timeouts", get(timeouts).put(set_timeout))
         .route("/v1/limits", get(limits).put(set_limit))
+        .route("/v1/ports", get(ports).put(set_port))
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
         .fallback(nothing_here)
@@ -237,6 +238,39 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
     tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
+}
+
+/// What `GET /v1/ports` may be asked for.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortsQuery {
+    #[serde(default)]
+    xstats: bool,
+}
+
+async fn ports(Shared(state): Shared<Arc<State>>, Query(query): Query<PortsQuery>) -> Response {
+    Json((state.appliance.ports.rows)(query.xstats)).into_response()
+}
+
+async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetPort = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let names = || state.appliance.info.ports.iter().map(|port| port.name.as_str());
+    let Some(port) = names().position(|name| name == asked.name) else {
+        let known = names().collect::<Vec<_>>().join(", ");
+        let said = format!("no port is called `{}`: there are {known}", asked.name);
+        return problem(StatusCode::BAD_REQUEST, said);
+    };
+    if let Err(error) = state.appliance.ports.set_running(&state.workers, port, asked.running).await {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, error);
+    }
+    tracing::info!(port = asked.name, running = asked.running, "port changed");
+    match (state.appliance.ports.rows)(false).into_iter().nth(port) {
+        Some(row) => Json(row).into_response(),
+        None => nothing_here().await,
+    }
 }
 
 async fn limits(Shared(state): Shared<Arc<State>>) -> Response {

@@ -240,6 +240,35 @@ pub struct PortStats {
     pub tx_errors: u64,
 }
 
+/// One port of `GET /v1/ports`; with `?xstats=true` it has the driver's own counters too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortRow {
+    pub info: PortInfo,
+    /// False after it was stopped.
+    pub running: bool,
+    /// Megabits a second; absent where the device does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbps: Option<u32>,
+    pub full_duplex: bool,
+    /// The device's own address, which no frame that passes gets.
+    pub mac: String,
+    /// Bytes of an IP packet at most.
+    pub mtu: u16,
+    pub promiscuous: bool,
+    pub stats: PortStats,
+    /// The driver's own counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xstats: BTreeMap<String, u64>,
+}
+
+/// The body of `PUT /v1/ports`: a port is stopped or started. The answer is the [`PortRow`] as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPort {
+    pub name: String,
+    pub running: bool,
+}
+
 /// One row of `GET /v1/timeouts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimeoutRow {

@@ -104,6 +104,26 @@ impl OpenPort {
         (!away).then(|| self.port.link().up)
     }
 
+    /// Stops the device; every worker must have left it.
+    pub fn halt(&self) -> Result<(), Error> {
+        self.port.halt()
+    }
+
+    /// Starts it again; then the workers may use it.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.port.resume()
+    }
+
+    /// Whether it was stopped by [`OpenPort::halt`].
+    pub fn is_halted(&self) -> bool {
+        self.port.is_halted()
+    }
+
+    /// Every counter that the driver has, by its own names.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        self.port.xstats()
+    }
+
     /// The link as it is now.
     pub fn link(&self) -> Link {
         self.port.link()
@@ -242,6 +262,15 @@ impl Ingress {
             .collect()
     }
 
+    /// Leaves the device alone, or uses it again; gives whether that could be done.
+    pub fn set_running(&mut self, running: bool) -> bool {
+        if running {
+            return self.queue.wake();
+        }
+        self.queue.park();
+        true
+    }
+
     /// What was freed at the door so far.
     pub fn refused(&self) -> Refused {
         Refused { lies: self.queue.lies(), oversize: self.oversize, untagged: self.untagged }
@@ -347,6 +376,15 @@ impl Egress {
             burst.clear();
         }
         sent
+    }
+
+    /// As [`Ingress::set_running`]. What is to be sent meanwhile is freed and counted.
+    pub fn set_running(&mut self, running: bool) -> bool {
+        if running {
+            return self.queue.wake();
+        }
+        self.queue.park();
+        true
     }
 
     /// Frames that the device did not take.

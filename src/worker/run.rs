@@ -184,6 +184,12 @@ impl Worker {
     fn serve(&mut self, now: Tick) -> bool {
         self.work.held_frames = u64::from(self.held.len());
         self.work.rx_refused = self.inputs.iter().map(|input| refused(&input.ingress)).sum();
+        let (inputs, outs) = (&mut self.inputs, &mut self.outs);
+        let mut set_running = |port: usize, running: bool| {
+            let ingress = inputs.get_mut(port).map(|input| input.ingress.set_running(running));
+            let out = outs.get_mut(port).and_then(Option::as_mut);
+            ingress.unwrap_or(false) && out.is_none_or(|out| out.egress.set_running(running))
+        };
         let desk = Desk {
             now,
             tracker: &mut self.tracker,
@@ -191,6 +197,7 @@ impl Worker {
             events: &mut self.events,
             work: &self.work,
             expiry_lag: self.expiry_lag,
+            set_running: &mut set_running,
         };
         self.serve.turn(&self.bus, desk)
     }

@@ -83,6 +83,11 @@ impl Appliance {
         appliance
     }
 
+    /// Where it and its interfaces are.
+    pub(crate) fn space(&self) -> &Namespace {
+        &self.space
+    }
+
     /// All that it printed until now.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("log")).unwrap_or_default()

@@ -1,44 +1,9 @@
 //! Frames longer than Ethernet's first standard had them.
 
-use crate::appliance::{Appliance, INSIDE, INSIDE6, OUTSIDE, OUTSIDE6, PROGRAM, at, bring_up};
-use crate::net::{Namespace, need_root, unique};
+use crate::appliance::{INSIDE, INSIDE6, OUTSIDE, OUTSIDE6, PROGRAM, at};
+use crate::net::{need_root, unique};
 use crate::stream;
-
-struct Wires {
-    appliance: Appliance,
-    inside: Namespace,
-    outside: Namespace,
-}
-
-/// Hosts on virtual cables, since taps are held to 1500 bytes by their driver. Their ends at the appliance are read as
-/// captures of an interface are.
-fn start(of_port: &str) -> Wires {
-    need_root();
-    let (inside, outside) = (Namespace::new(unique()), Namespace::new(unique()));
-    let ends = [(&inside, INSIDE, INSIDE6), (&outside, OUTSIDE, OUTSIDE6)];
-    let port = |number: usize, name: &str, role: &str, peer: &str| {
-        let end = format!("{}c", ends[number].0.name);
-        format!(
-            "[[port]]\nname = \"{name}\"\ndevice = \"net_pcap{number},rx_iface_in={end},tx_iface={end}\"\n\
-             role = \"{role}\"\npeer = \"{peer}\"\n{of_port}\n"
-        )
-    };
-    let config = port(0, "lan", "inside", "wan") + &port(1, "wan", "outside", "lan");
-    let appliance = Appliance::start_after(&config, |space| {
-        for (host, v4, v6) in &ends {
-            let (end, near) = (format!("{}c", host.name), &host.name);
-            host.ip(&["link", "add", near, "type", "veth", "peer", "name", &end, "netns", &space.name]);
-            for (space, interface) in [(*host, near), (space, &end)] {
-                space.ip(&["link", "set", interface, "mtu", "9000"]);
-                // Between the hosts are wires: no frame is longer than they take, or without its checksum.
-                space.exec(&["ethtool", "-K", interface, "tx", "off", "gro", "off"]);
-            }
-            space.ip(&["link", "set", &end, "up"]);
-            bring_up(host, near, v4, v6);
-        }
-    });
-    Wires { appliance, inside, outside }
-}
+use crate::wires::Wires;
 
 fn streams_of_jumbo_frames_arrive(wires: &Wires) {
     for (near, far) in [(INSIDE, OUTSIDE), (INSIDE6, OUTSIDE6)] {
@@ -64,7 +29,7 @@ fn streams_of_jumbo_frames_arrive(wires: &Wires) {
 
 #[test]
 fn jumbo_frames_pass_in_one_buffer_each() {
-    let wires = start("mtu = 9000");
+    let wires = Wires::start(9000, "mtu = 9000");
     streams_of_jumbo_frames_arrive(&wires);
     wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "5", "-s", "40000", OUTSIDE]);
     wires.appliance.await_stats("whole datagrams", |stats| stats["datagrams_completed"].as_u64() >= Some(6));
@@ -72,7 +37,7 @@ fn jumbo_frames_pass_in_one_buffer_each() {
 
 #[test]
 fn frames_longer_than_a_buffer_pass_in_several() {
-    streams_of_jumbo_frames_arrive(&start(""));
+    streams_of_jumbo_frames_arrive(&Wires::start(9000, ""));
 }
 
 #[test]

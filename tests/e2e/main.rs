@@ -6,12 +6,14 @@ mod appliance;
 mod net;
 mod stream;
 mod trunk;
+mod wires;
 
 mod full;
 mod guard;
 mod jumbo;
 mod mirror;
 mod newcomer;
+mod ports;
 mod protocols;
 mod shown;
 mod tcp;

@@ -35,6 +35,11 @@ pub enum Error {
         "port {port} cannot be stopped, {queues} of its queues are in use: have the workers leave it first"
     )]
     QueuesInUse { port: String, queues: u32 },
+    #[error(
+        "port {port} would not start again once it is stopped, by its driver {driver}: take its interface down and up \
+         instead"
+    )]
+    OneStart { port: String, driver: String },
     #[error("port {port}: {step} failed: {why}")]
     Port { port: String, step: &'static str, why: String },
     #[error(

@@ -360,6 +360,9 @@ impl Port {
     pub fn halt(&self) -> Result<(), Error> {
         let name = || self.opened.device.name().to_owned();
         let Some(started) = self.started.upgrade() else { return Err(Error::NotRunning { port: name() }) };
+        if ONE_START.contains(&self.info.driver.as_str()) {
+            return Err(Error::OneStart { port: name(), driver: self.info.driver.clone() });
+        }
         let _control = self.opened.eal.control();
         match started.seats.compare_exchange(0, HALTED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {}
@@ -515,6 +518,10 @@ const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_U
 /// it once, later. With virtio's, asking means that the other end may leave the field to be filled in
 /// (VIRTIO_NET_F_GUEST_CSUM), and frames that go on to another host need it filled. Virtio 1.2 section 5.1.6.4
 const NO_RX_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost", "net_virtio", "net_virtio_user"];
+
+/// Drivers that close their interface when they stop and do not open it again when they start (DPDK 22.11: af_packet
+/// its sockets, pcap what it reads by `rx_iface_in` and files).
+const ONE_START: &[&str] = &["net_af_packet", "net_pcap"];
 
 /// The checksum offloads to ask for, of those that `driver` has.
 fn rx_checksum(driver: &str, has: u64) -> u64 {
