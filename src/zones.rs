@@ -156,7 +156,7 @@ mod tests {
         let registry = registry("[[zone]]\nid = 4100\nvlan = \"7.8\"");
         assert_eq!(registry.limit(4100).vlan.as_deref(), Some("7.8"));
         assert_eq!(registry.limit(30).vlan.as_deref(), Some("30"));
-        let learned = registry.zones.of_tags(0, Tags::new([7, 9])).unwrap();
+        let learned = registry.zones.of_tags(0, Tags::new([7, 9]), true).unwrap();
         assert_eq!(registry.limit(learned).vlan.as_deref(), Some("7.9"));
         assert_eq!(registry.limit(0).vlan, None);
     }

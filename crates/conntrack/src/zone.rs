@@ -204,8 +204,9 @@ impl Zones {
         self.by
     }
 
-    /// The zone of a packet with these tags on a port whose untagged frames are in `port_zone`; `None` if none is left.
-    pub fn of_tags(&self, port_zone: u16, tags: Tags) -> Option<u16> {
+    /// The zone of a packet with these tags on a port whose untagged frames are in `port_zone`; `None` if none is left, or
+    /// if they have none yet and `may_learn` says that they shall get none.
+    pub fn of_tags(&self, port_zone: u16, tags: Tags, may_learn: bool) -> Option<u16> {
         match self.by {
             By::Nothing | By::Port => return Some(port_zone),
             By::Vlan | By::PortVlan => {}
@@ -220,7 +221,7 @@ impl Zones {
         if port_zone == 0 && tags.inner() == 0 {
             return Some(tags.outer());
         }
-        self.learn(word, 0)
+        self.learn(word, 0, may_learn)
     }
 
     /// Whether what tunnels carry is tracked.
@@ -229,8 +230,8 @@ impl Zones {
         self.inner
     }
 
-    /// The zone of what a tunnel carries, whose own packets are in `outer`; `None` if none is left.
-    pub fn of_tunnel(&self, outer: u16, tunnel: &Tunnel) -> Option<u16> {
+    /// The zone of what a tunnel carries, whose own packets are in `outer`; `None` as in [`Zones::of_tags`].
+    pub fn of_tunnel(&self, outer: u16, tunnel: &Tunnel, may_learn: bool) -> Option<u16> {
         let Tunnel { kind, id, ends } = *tunnel;
         let [a, b] = ends.unwrap_or_default();
         // One key for both directions, as a flow's.
@@ -247,18 +248,21 @@ impl Zones {
         let about = u64::from(kind as u8) << 48 | u64::from(outer) << 32 | u64::from(id);
         // All ones would be a reserved slot; one less is as good a hash.
         let word = (self.hasher.hash(&key) | TUNNEL_MARK).min(RESERVED - 1);
-        self.learn(word, about)
+        self.learn(word, about, may_learn)
     }
 
     /// The zone that `word` has, or has from now on. Slots are written once, so all who look for one word take the same
     /// way and meet in one slot.
-    fn learn(&self, word: u64, about: u64) -> Option<u16> {
+    fn learn(&self, word: u64, about: u64, may_learn: bool) -> Option<u16> {
         let start = spread(word);
         for step in 0..PROBES {
             let at = (start + step) % SLOTS;
             let slot = self.slots.get(at)?;
             let mut found = slot.load(Ordering::Acquire);
             if found == 0 {
+                if !may_learn {
+                    return None;
+                }
                 if self.learned.fetch_add(1, Ordering::Relaxed) >= LEARNED_MAX {
                     self.learned.fetch_sub(1, Ordering::Relaxed);
                     return None;
@@ -462,9 +466,9 @@ mod tests {
     #[test]
     fn a_single_tag_is_its_own_zone_and_untagged_is_zone_0() {
         let zones = zones(&Rules::default());
-        assert_eq!(zones.of_tags(0, Tags::NONE), Some(0));
+        assert_eq!(zones.of_tags(0, Tags::NONE, true), Some(0));
         for vlan in 1..4096 {
-            assert_eq!(zones.of_tags(0, tags(vlan, 0)), Some(vlan));
+            assert_eq!(zones.of_tags(0, tags(vlan, 0), true), Some(vlan));
         }
         assert_eq!(zones.learned(), 0);
         assert_eq!(zones.origin(77), Origin::Vlan(Place { port_zone: 0, tags: tags(77, 0) }));
@@ -475,7 +479,7 @@ mod tests {
     fn what_is_not_told_apart_shares_its_ports_zone() {
         for by in [By::Nothing, By::Port] {
             let zones = zones(&Rules { by, ..Rules::default() });
-            assert_eq!(zones.of_tags(3, tags(7, 8)), Some(3), "{by:?}");
+            assert_eq!(zones.of_tags(3, tags(7, 8), true), Some(3), "{by:?}");
         }
     }
 
@@ -484,14 +488,14 @@ mod tests {
         let listed = Vec::from([(Place { port_zone: 0, tags: tags(5, 6) }, 5000)]);
         let rules = Rules { by: By::PortVlan, listed, reserved: Vec::from([4096, 4097]), ..Rules::default() };
         let zones = zones(&rules);
-        assert_eq!(zones.of_tags(0, tags(5, 6)), Some(5000));
+        assert_eq!(zones.of_tags(0, tags(5, 6), true), Some(5000));
         let mut met =
             HashMap::from([(5000, (0, tags(5, 6))), (4096, (1, Tags::NONE)), (4097, (2, Tags::NONE))]);
         for port_zone in [0, 4096, 4097] {
             for outer in 1..40 {
                 for inner in 0..40 {
                     let place = (port_zone, tags(outer, inner));
-                    let zone = zones.of_tags(place.0, place.1).unwrap();
+                    let zone = zones.of_tags(place.0, place.1, true).unwrap();
                     let other = met.insert(zone, place).filter(|other| *other != place);
                     assert_eq!(other, None, "zone {zone} has {place:?} too");
                     if zone >= LEARNED_FIRST && zone != 5000 {
@@ -508,7 +512,7 @@ mod tests {
         let (mut met, mut refused) = (HashMap::new(), 0);
         for outer in 1..300 {
             for inner in 1..150 {
-                match zones.of_tags(0, tags(outer, inner)) {
+                match zones.of_tags(0, tags(outer, inner), true) {
                     Some(zone) => assert_eq!(met.insert(zone, (outer, inner)), None),
                     None => refused += 1,
                 }
@@ -517,8 +521,18 @@ mod tests {
         assert_eq!((met.len() as u32, zones.learned()), (LEARNED_MAX, LEARNED_MAX));
         assert_eq!(refused, 299 * 149 - LEARNED_MAX);
         for (zone, (outer, inner)) in met {
-            assert_eq!(zones.of_tags(0, tags(outer, inner)), Some(zone), "what has a zone keeps it");
+            assert_eq!(zones.of_tags(0, tags(outer, inner), true), Some(zone), "what has a zone keeps it");
         }
+    }
+
+    #[test]
+    fn what_may_not_be_learned_is_found_once_another_has_it_learned() {
+        let zones = zones(&Rules::default());
+        assert_eq!(zones.of_tags(0, tags(7, 8), false), None);
+        assert_eq!(zones.learned(), 0);
+        let zone = zones.of_tags(0, tags(7, 8), true);
+        assert_eq!(zones.of_tags(0, tags(7, 8), false), zone);
+        assert_eq!(zones.of_tags(0, tags(7, 0), false), Some(7), "a single tag needs no learning");
     }
 
     #[test]
@@ -535,13 +549,13 @@ mod tests {
             tunnel(TunnelKind::Gre, 0, Some([a, c])),
             tunnel(TunnelKind::Ip, 0, Some([a, b])),
         ];
-        let mut met: Vec<u16> = all.iter().map(|tunnel| zones.of_tunnel(0, tunnel).unwrap()).collect();
-        met.push(zones.of_tunnel(9, &all[0]).unwrap());
+        let mut met: Vec<u16> = all.iter().map(|tunnel| zones.of_tunnel(0, tunnel, true).unwrap()).collect();
+        met.push(zones.of_tunnel(9, &all[0], true).unwrap());
         let mut apart = met.clone();
         apart.sort_unstable();
         apart.dedup();
         assert_eq!(apart.len(), met.len(), "{met:?}");
-        assert_eq!(zones.of_tunnel(0, &tunnel(TunnelKind::Gre, 0, Some([b, a]))), Some(met[3]));
+        assert_eq!(zones.of_tunnel(0, &tunnel(TunnelKind::Gre, 0, Some([b, a])), true), Some(met[3]));
         let origin = Origin::Tunnel { kind: TunnelKind::Gre, id: 1 << 16, outer: 0 };
         assert_eq!(zones.origin(met[4]), origin);
     }
@@ -551,7 +565,9 @@ mod tests {
         let zones = zones(&Rules::default());
         let found: Vec<Vec<u16>> = std::thread::scope(|scope| {
             let look = |zones: Arc<Zones>| {
-                move || (1..3000).map(|i| zones.of_tags(0, tags(1 + i % 50, 1 + i / 50)).unwrap()).collect()
+                move || {
+                    (1..3000).map(|i| zones.of_tags(0, tags(1 + i % 50, 1 + i / 50), true).unwrap()).collect()
+                }
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(look(Arc::clone(&zones)))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -78,7 +78,7 @@ pub enum DropReason {
     Fragment,
     /// A new flow's zone holds as many as it may.
     ZoneLimit,
-    /// No zone is left for the frame's VLAN tags or tunnel.
+    /// No zone is left for the frame's VLAN tags or tunnel, or it came from a side that may open no flow where none is.
     NoZone,
 }
 

@@ -25,7 +25,8 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Tagged, Untracked, tcp_flags};
+use crate::wire::tunnel::{self, Carried};
+use crate::wire::{self, Checksum, Datagram, L4, Link, Packet, Parsed, Tagged, Tags, Untracked, tcp_flags};
 use crate::zone::Member;
 use flows::{Flows, Refused};
 use sweep::Sweep;
@@ -152,6 +153,8 @@ struct Core {
     settings: Settings,
     policy: Policy,
     on_full: OnFull,
+    /// Track what tunnels carry.
+    inner: bool,
     flows: Flows,
     hasher: Hasher,
     counters: Counters,
@@ -170,6 +173,10 @@ struct Found {
     key: FlowKey,
     side: Side,
     hash: u64,
+}
+
+impl Work<'_> {
+    const NO_ZONE: Self = Self { parsed: Parsed::Untracked(Untracked::NoZone), keyed: None };
 }
 
 impl Tracker {
@@ -195,7 +202,15 @@ impl Tracker {
             .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, Cpu::detect());
         Ok(Self {
-            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
+            core: Core {
+                settings,
+                policy,
+                on_full,
+                inner: false,
+                flows,
+                hasher,
+                counters: Counters::default(),
+            },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
             last: Tick(0),
@@ -205,6 +220,7 @@ impl Tracker {
     /// Has zones chosen by tags and tunnels, and flows counted by zone. Without it a frame's zone is its port's.
     pub fn join(&mut self, zones: Member) {
         debug_assert!(self.is_empty(), "flows are here that no zone counts");
+        self.core.inner = zones.zones().inner();
         self.core.flows.zones = Some(zones);
     }
 
@@ -292,7 +308,7 @@ impl Tracker {
             }
             Reassembly::Complete { held, datagram } => {
                 self.core.counters.datagrams_completed += 1;
-                let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
+                let (parsed, zone) = self.core.read_datagram(frame.role, &datagram, zone);
                 let mut outcome = self.core.on_datagram(now, frame, zone, &parsed, events);
                 outcome.releases = held;
                 outcome
@@ -421,6 +437,7 @@ impl Core {
     #[inline(always)]
     fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
         match wire::parse_untagged(frame.bytes, frame.link, frame.checksum, self.settings.checksum) {
+            Ok(parsed) if self.inner => self.read_inner(frame, parsed, frame.zone),
             Ok(parsed) => self.place(parsed, frame.zone),
             Err(tagged) => self.read_tagged(frame, &tagged),
         }
@@ -441,22 +458,95 @@ impl Core {
     /// Stage 1 of a frame with VLAN tags.
     #[inline(never)]
     fn read_tagged<'a>(&self, frame: &Frame<'a>, tagged: &Tagged<'a>) -> Work<'a> {
-        let zone = match &self.flows.zones {
-            None => Some(frame.zone),
-            Some(zones) => zones.zones().of_tags(frame.zone, tagged.tags),
-        };
-        match zone {
-            Some(zone) => self.place(tagged.parse(frame.checksum, self.settings.checksum), zone),
-            None => Work { parsed: Parsed::Untracked(Untracked::NoZone), keyed: None },
+        let parsed = tagged.parse(frame.checksum, self.settings.checksum);
+        if !needs_zone(&parsed) {
+            return Work { parsed, keyed: None };
+        }
+        match self.zone_of_tags(frame.role, frame.zone, tagged.tags) {
+            Some(zone) if self.inner => self.read_inner(frame, parsed, zone),
+            Some(zone) => self.place(parsed, zone),
+            None => Work::NO_ZONE,
         }
     }
 
-    /// The zone of a frame whose key is not known yet; `None` if none is left for it.
-    fn zone_of(&self, frame: &Frame<'_>) -> Option<u16> {
-        match &self.flows.zones {
-            None => Some(frame.zone),
-            Some(zones) => zones.zones().of_tags(frame.zone, wire::tags(frame.bytes, frame.link)),
+    /// Stage 1 where what tunnels carry is tracked. A tunnel inside a tunnel is tracked as such: one level is looked
+    /// behind.
+    #[inline(never)]
+    fn read_inner<'a>(&self, frame: &Frame<'a>, parsed: Parsed<'a>, zone: u16) -> Work<'a> {
+        match &parsed {
+            Parsed::Packet(Packet { l4: L4::IcmpError { inner }, .. }) if tunnel::quotes_tunnel(inner) => {
+                Work { parsed: Parsed::Untracked(Untracked::TunnelError), keyed: None }
+            }
+            Parsed::Packet(packet) if tunnel::may_carry(packet) => {
+                match tunnel::carried(frame.bytes, frame.link) {
+                    Some(carried) => match self.parse_carried(frame.role, &carried, zone) {
+                        Some((parsed, zone)) => self.place(parsed, zone),
+                        None => Work::NO_ZONE,
+                    },
+                    None => self.place(parsed, zone),
+                }
+            }
+            _ => self.place(parsed, zone),
         }
+    }
+
+    /// What a tunnel carries and its zone; `None` if it has none.
+    fn parse_carried<'a>(&self, from: Role, carried: &Carried<'a>, outer: u16) -> Option<(Parsed<'a>, u16)> {
+        // What the NIC said was about the outer packet.
+        let (checksum, verify) = (Checksum::Unknown, self.settings.checksum);
+        let (parsed, tags) = match wire::parse_untagged(carried.bytes, carried.link, checksum, verify) {
+            Ok(parsed) => (parsed, Tags::NONE),
+            Err(tagged) => (tagged.parse(checksum, verify), tagged.tags),
+        };
+        if !needs_zone(&parsed) {
+            return Some((parsed, outer));
+        }
+        let zones = self.flows.zones.as_ref()?.zones();
+        let zone = zones.of_tunnel(outer, &carried.tunnel, self.may_learn(from))?;
+        Some((parsed, self.zone_of_tags(from, zone, tags)?))
+    }
+
+    fn zone_of_tags(&self, from: Role, port_zone: u16, tags: Tags) -> Option<u16> {
+        match &self.flows.zones {
+            None => Some(port_zone),
+            Some(zones) => zones.zones().of_tags(port_zone, tags, self.may_learn(from)),
+        }
+    }
+
+    /// Whether tags and tunnels that are new are given a zone: only on the side that may open flows, or strangers could
+    /// use all zones up with packets that policy drops.
+    fn may_learn(&self, from: Role) -> bool {
+        self.policy.decide(from, Class::New, false).action == Action::Accept
+    }
+
+    /// The zone of a frame that is a fragment, or carries one; `None` if it has none.
+    fn zone_of(&self, frame: &Frame<'_>) -> Option<u16> {
+        let zone = self.zone_of_tags(frame.role, frame.zone, wire::tags(frame.bytes, frame.link))?;
+        if !self.inner {
+            return Some(zone);
+        }
+        match wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum) {
+            Parsed::Packet(_) => match tunnel::carried(frame.bytes, frame.link) {
+                Some(carried) => self.parse_carried(frame.role, &carried, zone).map(|(_, zone)| zone),
+                None => Some(zone),
+            },
+            _ => Some(zone),
+        }
+    }
+
+    /// What a datagram that was put together is, and its zone. A fragment that it carries is not put together in turn:
+    /// then the tunnel is tracked.
+    fn read_datagram<'a>(&self, from: Role, datagram: &Datagram<'a>, zone: u16) -> (Parsed<'a>, u16) {
+        if self.inner
+            && let Some(carried) = tunnel::carried_by(datagram)
+        {
+            match self.parse_carried(from, &carried, zone) {
+                Some((Parsed::Fragment(_), _)) => {}
+                Some(inner) => return inner,
+                None => return (Parsed::Untracked(Untracked::NoZone), zone),
+            }
+        }
+        (wire::parse_datagram(datagram, self.settings.checksum), zone)
     }
 
     /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
@@ -853,6 +943,11 @@ fn step(head: &mut Head, vars: &mut Vars, packet: &Packet<'_>, ctx: &Context<'_>
         L4::Generic => generic::step(head, ctx),
         L4::IcmpError { .. } => Step::Invalid(Reason::IcmpErrorQuote),
     }
+}
+
+/// Whether there is a flow to be found, now or when the datagram is whole.
+fn needs_zone(parsed: &Parsed<'_>) -> bool {
+    matches!(parsed, Parsed::Packet(_) | Parsed::Fragment(_))
 }
 
 /// A TCP packet that is not a plain SYN.

@@ -14,6 +14,7 @@ mod sctp;
 mod tcp;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 mod udp;
 
 use crate::fault::{Fault, planted};
@@ -233,13 +234,15 @@ pub enum Untracked {
     MoreTags,
     /// ICMPv6 neighbour discovery and multicast listener messages.
     NeighbourDiscovery,
-    /// It has tags or a tunnel for which no zone is left: see [`crate::zone`]. It is dropped.
+    /// An ICMP error about a tunnel's own packet, where only what tunnels carry is tracked.
+    TunnelError,
+    /// It has tags or a tunnel without a zone, and gets none: see [`crate::zone`]. It is dropped.
     NoZone,
 }
 
 impl Untracked {
     /// Every kind that passes, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotIp,
         Self::Arp,
         Self::Mpls,
@@ -248,6 +251,7 @@ impl Untracked {
         Self::Llc,
         Self::MoreTags,
         Self::NeighbourDiscovery,
+        Self::TunnelError,
     ];
 
     /// The metric label.
@@ -261,6 +265,7 @@ impl Untracked {
             Self::Llc => "llc",
             Self::MoreTags => "more_tags",
             Self::NeighbourDiscovery => "neighbour_discovery",
+            Self::TunnelError => "tunnel_error",
             Self::NoZone => "no_zone",
         }
     }

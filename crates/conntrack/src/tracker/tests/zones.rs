@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use super::super::*;
 use crate::event::FlowView;
+use crate::policy::Rule;
 use crate::table::memory::Memory;
 use crate::track::settings::Profile;
 use crate::wire::Tags;
@@ -63,8 +64,11 @@ impl Bench {
     }
 
     fn send_by(&mut self, bytes: &[u8], zone: u16) -> Outcome {
-        let frame =
-            Frame { bytes, link: Link::Ethernet, role: Role::Inside, zone, checksum: Checksum::Unknown };
+        self.send_from(bytes, zone, Role::Inside)
+    }
+
+    fn send_from(&mut self, bytes: &[u8], zone: u16, role: Role) -> Outcome {
+        let frame = Frame { bytes, link: Link::Ethernet, role, zone, checksum: Checksum::Unknown };
         let mut outcomes = [Outcome::untold(Verdict::Forward)];
         self.tracker.on_burst(Tick(1), &[frame], &mut outcomes, &mut Events::none());
         outcomes[0]
@@ -183,7 +187,7 @@ fn a_flow_that_the_full_table_refuses_is_not_counted_in_its_zone() {
 fn a_frame_without_a_zone_is_dropped_and_counted() {
     let mut bench = Bench::new(&Rules::default());
     let taken = (1..400).flat_map(|outer| (1..100).map(move |inner| Tags::new([outer, inner])));
-    let refused: Vec<Tags> = taken.filter(|tags| bench.zones.of_tags(0, *tags).is_none()).collect();
+    let refused: Vec<Tags> = taken.filter(|tags| bench.zones.of_tags(0, *tags, true).is_none()).collect();
     let refused = refused[0];
     let tags = [refused.outer(), refused.inner()];
     let dropped = Verdict::Drop(DropReason::NoZone);
@@ -191,6 +195,50 @@ fn a_frame_without_a_zone_is_dropped_and_counted() {
     assert_eq!(bench.send(&frame(&tags, 1, 2, 17, 0x2000, &[0; 8])).verdict, dropped, "a fragment");
     assert_eq!(bench.tracker.counters().dropped[DropReason::NoZone.index()], 2);
     assert_eq!(bench.send(&udp(&[10], false)).verdict, Verdict::Forward);
+}
+
+#[test]
+fn no_zone_is_given_out_to_a_side_that_may_open_nothing() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    let inside = Rule {
+        from: Some(Role::Inside),
+        classes: Class::New.bit(),
+        new_needs_syn: false,
+        action: Action::Accept,
+    };
+    let others = Rule {
+        from: None,
+        classes: Class::Established.bit() | Class::Untracked.bit(),
+        new_needs_syn: false,
+        action: Action::Accept,
+    };
+    let policy = Policy::new(&[inside, others], Action::Drop).unwrap();
+    bench.tracker.configure(Settings::new(Profile::Linux), policy, OnFull::DropNew);
+    let from_outside = |bench: &mut Bench, bytes: &[u8]| bench.send_from(bytes, 0, Role::Outside);
+    for bytes in [udp(&[10, 20], true), in_overlay(4789, 1, true)] {
+        assert_eq!(from_outside(&mut bench, &bytes).verdict, Verdict::Drop(DropReason::NoZone));
+    }
+    assert_eq!(bench.zones.learned(), 0);
+    // Neighbour discovery (a solicitation without options) needs no zone.
+    let mut solicitation = Vec::from([2; 12]);
+    solicitation
+        .extend_from_slice(&[0x81, 0, 0, 10, 0x81, 0, 0, 20, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255]);
+    solicitation.extend_from_slice(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    solicitation.extend_from_slice(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    // The pseudo header's sum and 0x8700, complemented.
+    let sum = !((0xfe80_u32 + 1 + 0xfe80 + 2 + 8 + 58 + 0x8700) % 0xffff) as u16;
+    solicitation.extend_from_slice(&[0x87, 0]);
+    solicitation.extend_from_slice(&sum.to_be_bytes());
+    solicitation.extend_from_slice(&[0; 4]);
+    assert_eq!(from_outside(&mut bench, &solicitation).class, Some(Class::Untracked));
+    // Once the inside has opened something there, the outside may answer.
+    for (there, back) in [
+        (udp(&[10, 20], false), udp(&[10, 20], true)),
+        (in_overlay(4789, 1, false), in_overlay(4789, 1, true)),
+    ] {
+        assert_eq!(bench.send(&there).verdict, Verdict::Forward);
+        assert_eq!(from_outside(&mut bench, &back).class, Some(Class::Established));
+    }
 }
 
 #[test]
@@ -207,4 +255,123 @@ fn what_is_not_tracked_is_counted_by_kind() {
     assert_eq!((of(Untracked::Arp), of(Untracked::Mpls), of(Untracked::Lldp)), (1, 2, 1));
     assert_eq!((of(Untracked::Llc), of(Untracked::NotIp)), (1, 1));
     assert_eq!(bench.tracker.counters().packets[Class::Untracked as usize], 6);
+}
+
+/// A frame from `src` to `dst` that carries `inner` behind `header`.
+fn tunnelled(src: u8, dst: u8, proto: u8, header: &[u8], inner: &[u8]) -> Vec<u8> {
+    frame(&[], src, dst, proto, 0, &[header, inner].concat())
+}
+
+/// VXLAN's and GENEVE's UDP header without a checksum, and behind it their own for network `id`.
+fn overlay(port: u16, id: u8, inner: usize) -> Vec<u8> {
+    let length = (16 + inner) as u16;
+    let mut header = Vec::from([0xc0, 0]);
+    header.extend_from_slice(&port.to_be_bytes());
+    header.extend_from_slice(&length.to_be_bytes());
+    header.extend_from_slice(&[0, 0]);
+    header.extend_from_slice(if port == 4789 { &[8, 0, 0, 0] } else { &[0, 0, 0x65, 0x58] });
+    header.extend_from_slice(&[0, 0, id, 0]);
+    header
+}
+
+fn in_overlay(port: u16, id: u8, back: bool) -> Vec<u8> {
+    let inner = udp(&[], back);
+    let (src, dst) = if back { (9, 8) } else { (8, 9) };
+    tunnelled(src, dst, 17, &overlay(port, id, inner.len()), &inner)
+}
+
+#[test]
+fn a_tunnel_is_one_flow_unless_what_it_carries_is_wanted() {
+    let mut outer = Bench::new(&Rules::default());
+    outer.send(&in_overlay(4789, 1, false));
+    outer.send(&in_overlay(4789, 2, false));
+    assert_eq!((outer.tracker.len(), outer.flows()[0].zone), (1, 0));
+
+    let mut inner = Bench::new(&Rules { inner: true, ..Rules::default() });
+    for (port, id) in [(4789, 1), (4789, 2), (6081, 1)] {
+        assert_eq!(inner.send(&in_overlay(port, id, false)).class, Some(Class::New), "{port} {id}");
+        assert_eq!(inner.send(&in_overlay(port, id, true)).class, Some(Class::Established), "{port} {id}");
+    }
+    let flows = inner.flows();
+    assert!(flows.len() == 3 && flows.iter().all(|flow| flow.zone >= LEARNED_FIRST));
+    assert_eq!(std::format!("{}", flows[0].original.src), "198.18.0.1");
+    assert_eq!(inner.send(&udp(&[], false)).class, Some(Class::New), "without a tunnel it is another flow");
+}
+
+#[test]
+fn gre_and_ip_in_ip_carry_flows_of_their_own_ends() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    for (proto, header) in [(47, &[0, 0, 8, 0][..]), (47, &[0x20, 0, 8, 0, 0, 0, 0, 7]), (4, &[])] {
+        for other in [9, 10] {
+            let there = tunnelled(8, other, proto, header, &udp(&[], false)[14..]);
+            let back = tunnelled(other, 8, proto, header, &udp(&[], true)[14..]);
+            assert_eq!(bench.send(&there).class, Some(Class::New), "{proto} {other}");
+            assert_eq!(bench.send(&back).class, Some(Class::Established), "{proto} {other}");
+        }
+    }
+    assert_eq!(bench.tracker.len(), 6);
+}
+
+#[test]
+fn one_level_is_looked_behind_and_what_is_broken_in_a_tunnel_is_no_flow() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    let twice = tunnelled(5, 6, 4, &[], &tunnelled(8, 9, 4, &[], &udp(&[], false)[14..])[14..]);
+    assert_eq!(bench.send(&twice).class, Some(Class::New));
+    assert_eq!((bench.tracker.len(), bench.flows()[0].proto), (1, 4), "the inner tunnel is what is tracked");
+    let mut arp = udp(&[], false);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let arp = tunnelled(8, 9, 17, &overlay(4789, 1, arp.len()), &arp);
+    assert_eq!(bench.send(&arp).class, Some(Class::Untracked));
+    let mut broken = udp(&[], false);
+    broken[24] ^= 1;
+    let broken = tunnelled(8, 9, 17, &overlay(4789, 1, broken.len()), &broken);
+    assert!(matches!(bench.send(&broken).verdict, Verdict::Drop(DropReason::Malformed(_))));
+    assert_eq!(bench.tracker.len(), 1);
+}
+
+#[test]
+fn tunnels_in_vlans_and_vlans_in_tunnels_have_zones_of_their_own() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    for inner_tags in [&[][..], &[10], &[20]] {
+        let inner = udp(inner_tags, false);
+        let payload = [&overlay(4789, 1, inner.len())[..], &inner].concat();
+        for tags in PLACES {
+            assert_eq!(bench.send(&frame(tags, 8, 9, 17, 0, &payload)).class, Some(Class::New), "{tags:?}");
+        }
+    }
+    let mut zones: Vec<u16> = bench.flows().iter().map(|flow| flow.zone).collect();
+    zones.dedup();
+    assert_eq!(zones.len(), 15);
+}
+
+#[test]
+fn fragments_are_put_together_inside_and_outside_of_a_tunnel() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    let first = frame(&[], 1, 2, 17, 0x2000, &[3, 232, 0, 53, 0, 16, 0, 0]);
+    let last = frame(&[], 1, 2, 17, 1, &[9; 8]);
+    let wrap = |id: u8, inner: &[u8]| tunnelled(8, 9, 17, &overlay(4789, id, inner.len()), inner);
+    assert!(matches!(bench.send(&wrap(1, &first)).verdict, Verdict::Hold(_)));
+    assert!(matches!(bench.send(&wrap(2, &last)).verdict, Verdict::Hold(_)), "another network's");
+    assert_eq!(bench.send(&wrap(1, &last)).class, Some(Class::New));
+
+    // The tunnel's own packet in two pieces.
+    let inner = udp(&[], true);
+    let whole = [&overlay(4789, 1, inner.len())[..], &inner].concat();
+    let (head, tail) = whole.split_at(32);
+    assert!(matches!(bench.send(&frame(&[], 9, 8, 17, 0x2000, head)).verdict, Verdict::Hold(_)));
+    assert_eq!(bench.send(&frame(&[], 9, 8, 17, 4, tail)).class, Some(Class::Established));
+    assert_eq!(bench.tracker.len(), 1);
+}
+
+#[test]
+fn an_error_about_a_tunnel_passes_untracked_where_tunnels_are_not_tracked() {
+    let mut bench = Bench::new(&Rules { inner: true, ..Rules::default() });
+    let mut error = Vec::from([3, 4, 0, 0, 0, 0, 5, 0]);
+    error.extend_from_slice(&in_overlay(4789, 1, false)[14..]);
+    let sum: u32 =
+        error.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    error[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    assert_eq!(bench.send(&frame(&[], 9, 8, 1, 0, &error)).class, Some(Class::Untracked));
+    assert_eq!(bench.tracker.counters().untracked[Untracked::TunnelError as usize], 1);
 }
