@@ -35,6 +35,8 @@ pub struct Player {
     tracker: Option<Tracker>,
     events: Events,
     views: Vec<FlowView>,
+    /// The packet as a frame.
+    wire: Vec<u8>,
     /// Flows whose making was announced, and their numbers, by the tracker's id.
     live: HashMap<u32, Vec<(Tuple, u16, u32)>>,
     created: u32,
@@ -56,6 +58,7 @@ impl Player {
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
+            wire: Vec::new(),
             live: HashMap::new(),
             created: 0,
             announced: true,
@@ -94,7 +97,22 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
-        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        // As on a wire, so that packets take the ways that they take through the appliance.
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => Some([0x08, 0x00]),
+            Some(6) => Some([0x86, 0xdd]),
+            _ => None,
+        };
+        self.wire.clear();
+        let frame = match ethertype {
+            Some(ethertype) => {
+                for part in [[0; 12].as_slice(), &ethertype, bytes] {
+                    self.wire.extend_from_slice(part);
+                }
+                Frame { bytes: &self.wire, link: Link::Ethernet, role, zone: 0, checksum }
+            }
+            None => Frame { bytes, link: Link::Ip, role, zone: 0, checksum },
+        };
         let mut outcomes = [Outcome {
             class: None,
             direction: None,

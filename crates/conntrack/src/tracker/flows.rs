@@ -260,7 +260,9 @@ fn id_of(entry: &Entry, flow: FlowIndex) -> u32 {
 
 /// An entry for a flow that has just been seen, before its first step.
 pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
-    let status = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
+    let status = original | mirror;
     Entry {
         key,
         head: crate::table::entry::Head { status, ..Default::default() },

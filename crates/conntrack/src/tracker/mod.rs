@@ -1,8 +1,10 @@
 //! Room 8 ties 1 to 7: a burst of frames goes in, an outcome for each comes out.
 //! One owner, one thread; the only allocation is in [`Tracker::new`].
 
+mod burst;
 mod counters;
 mod flows;
+mod places;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -16,18 +18,18 @@ use crate::fault::{Fault, planted, slip};
 use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
-use crate::policy::{Action, Class, DropReason, Policy, Role};
+use crate::policy::{Action, Class, Decision, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
-use crate::table::{FlowIndex, Full, PrefetchHint, Probe};
+use crate::table::{FlowIndex, Full, PrefetchHint};
 use crate::tick::{Tick, Ticks, until};
 use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::tunnel::{self, Carried};
-use crate::wire::{self, Checksum, Datagram, L4, Link, Packet, Parsed, Tagged, Tags, Untracked, tcp_flags};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, tcp_flags};
 use crate::zone::Member;
+use burst::Found;
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -157,26 +159,10 @@ struct Core {
     inner: bool,
     flows: Flows,
     hasher: Hasher,
+    cpu: Cpu,
+    /// From the settings and the policy.
+    settled: burst::Settled,
     counters: Counters,
-}
-
-/// One frame between the stages of a burst.
-#[derive(Clone, Copy)]
-struct Work<'a> {
-    parsed: Parsed<'a>,
-    keyed: Option<Found>,
-}
-
-/// A key, the side that the packet came from, and the key's hash.
-#[derive(Clone, Copy)]
-struct Found {
-    key: FlowKey,
-    side: Side,
-    hash: u64,
-}
-
-impl Work<'_> {
-    const NO_ZONE: Self = Self { parsed: Parsed::Untracked(Untracked::NoZone), keyed: None };
 }
 
 impl Tracker {
@@ -200,7 +186,8 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
-        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
+        let cpu = Cpu::detect();
+        let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
             core: Core {
                 settings,
@@ -209,6 +196,8 @@ impl Tracker {
                 inner: false,
                 flows,
                 hasher,
+                cpu,
+                settled: burst::Settled::new(&settings, &policy),
                 counters: Counters::default(),
             },
             fragments: Fragments::new(limits.max_datagrams, hasher),
@@ -234,19 +223,7 @@ impl Tracker {
     ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            self.on_chunk(now, frames, outcomes, events);
-        }
-    }
-
-    fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
-        let mut burst =
-            [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
-        for (frame, work) in frames.iter().zip(&mut burst) {
-            *work = self.core.read(frame);
-        }
-        self.core.fetch(&burst[..frames.len()]);
-        for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
-            *outcome = self.on_frame(now, frame, work, events);
+            burst::on_chunk(self, now, frames, outcomes, events);
         }
     }
 
@@ -272,17 +249,6 @@ impl Tracker {
                 }
                 self.core.visit(self.last, &due[..taken], events);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn on_frame(&mut self, now: Tick, frame: &Frame<'_>, work: &Work<'_>, events: &mut Events) -> Outcome {
-        match &work.parsed {
-            Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
-            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
-            Parsed::Untracked(kind) => self.core.untracked(frame, *kind),
-            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-            Parsed::Malformed(reason) => self.core.malformed(*reason),
         }
     }
 
@@ -374,6 +340,7 @@ impl Tracker {
     pub fn configure(&mut self, settings: Settings, policy: Policy, on_full: OnFull) {
         self.sweep.start(&self.core.settings.timeouts, &settings.timeouts);
         self.core.settings = settings;
+        self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
         self.core.policy = policy;
         self.core.on_full = on_full;
@@ -433,139 +400,6 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 1: the frame's headers, key and hash; the index line is on its way.
-    #[inline(always)]
-    fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
-        match wire::parse_untagged(frame.bytes, frame.link, frame.checksum, self.settings.checksum) {
-            Ok(parsed) if self.inner => self.read_inner(frame, parsed, frame.zone),
-            Ok(parsed) => self.place(parsed, frame.zone),
-            Err(tagged) => self.read_tagged(frame, &tagged),
-        }
-    }
-
-    #[inline(always)]
-    fn place<'a>(&self, parsed: Parsed<'a>, zone: u16) -> Work<'a> {
-        let keyed = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, zone),
-            _ => None,
-        };
-        if let Some(found) = keyed {
-            self.flows.table.prefetch_bucket(found.hash);
-        }
-        Work { parsed, keyed }
-    }
-
-    /// Stage 1 of a frame with VLAN tags.
-    #[inline(never)]
-    fn read_tagged<'a>(&self, frame: &Frame<'a>, tagged: &Tagged<'a>) -> Work<'a> {
-        let parsed = tagged.parse(frame.checksum, self.settings.checksum);
-        if !needs_zone(&parsed) {
-            return Work { parsed, keyed: None };
-        }
-        match self.zone_of_tags(frame.role, frame.zone, tagged.tags) {
-            Some(zone) if self.inner => self.read_inner(frame, parsed, zone),
-            Some(zone) => self.place(parsed, zone),
-            None => Work::NO_ZONE,
-        }
-    }
-
-    /// Stage 1 where what tunnels carry is tracked. A tunnel inside a tunnel is tracked as such: one level is looked
-    /// behind.
-    #[inline(never)]
-    fn read_inner<'a>(&self, frame: &Frame<'a>, parsed: Parsed<'a>, zone: u16) -> Work<'a> {
-        match &parsed {
-            Parsed::Packet(Packet { l4: L4::IcmpError { inner }, .. }) if tunnel::quotes_tunnel(inner) => {
-                Work { parsed: Parsed::Untracked(Untracked::TunnelError), keyed: None }
-            }
-            Parsed::Packet(packet) if tunnel::may_carry(packet) => {
-                match tunnel::carried(frame.bytes, frame.link) {
-                    Some(carried) => match self.parse_carried(frame.role, &carried, zone) {
-                        Some((parsed, zone)) => self.place(parsed, zone),
-                        None => Work::NO_ZONE,
-                    },
-                    None => self.place(parsed, zone),
-                }
-            }
-            _ => self.place(parsed, zone),
-        }
-    }
-
-    /// What a tunnel carries and its zone; `None` if it has none.
-    fn parse_carried<'a>(&self, from: Role, carried: &Carried<'a>, outer: u16) -> Option<(Parsed<'a>, u16)> {
-        // What the NIC said was about the outer packet.
-        let (checksum, verify) = (Checksum::Unknown, self.settings.checksum);
-        let (parsed, tags) = match wire::parse_untagged(carried.bytes, carried.link, checksum, verify) {
-            Ok(parsed) => (parsed, Tags::NONE),
-            Err(tagged) => (tagged.parse(checksum, verify), tagged.tags),
-        };
-        if !needs_zone(&parsed) {
-            return Some((parsed, outer));
-        }
-        let zones = self.flows.zones.as_ref()?.zones();
-        let zone = zones.of_tunnel(outer, &carried.tunnel, self.may_learn(from))?;
-        Some((parsed, self.zone_of_tags(from, zone, tags)?))
-    }
-
-    fn zone_of_tags(&self, from: Role, port_zone: u16, tags: Tags) -> Option<u16> {
-        match &self.flows.zones {
-            None => Some(port_zone),
-            Some(zones) => zones.zones().of_tags(port_zone, tags, self.may_learn(from)),
-        }
-    }
-
-    /// Whether tags and tunnels that are new are given a zone: only on the side that may open flows, or strangers could
-    /// use all zones up with packets that policy drops.
-    fn may_learn(&self, from: Role) -> bool {
-        self.policy.decide(from, Class::New, false).action == Action::Accept
-    }
-
-    /// The zone of a frame that is a fragment, or carries one; `None` if it has none.
-    fn zone_of(&self, frame: &Frame<'_>) -> Option<u16> {
-        let zone = self.zone_of_tags(frame.role, frame.zone, wire::tags(frame.bytes, frame.link))?;
-        if !self.inner {
-            return Some(zone);
-        }
-        match wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum) {
-            Parsed::Packet(_) => match tunnel::carried(frame.bytes, frame.link) {
-                Some(carried) => self.parse_carried(frame.role, &carried, zone).map(|(_, zone)| zone),
-                None => Some(zone),
-            },
-            _ => Some(zone),
-        }
-    }
-
-    /// What a datagram that was put together is, and its zone. A fragment that it carries is not put together in turn:
-    /// then the tunnel is tracked.
-    fn read_datagram<'a>(&self, from: Role, datagram: &Datagram<'a>, zone: u16) -> (Parsed<'a>, u16) {
-        if self.inner
-            && let Some(carried) = tunnel::carried_by(datagram)
-        {
-            match self.parse_carried(from, &carried, zone) {
-                Some((Parsed::Fragment(_), _)) => {}
-                Some(inner) => return inner,
-                None => return (Parsed::Untracked(Untracked::NoZone), zone),
-            }
-        }
-        (wire::parse_datagram(datagram, self.settings.checksum), zone)
-    }
-
-    /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
-    #[inline(always)]
-    fn fetch(&self, burst: &[Work<'_>]) {
-        let table = &self.flows.table;
-        let mut misses = 0;
-        for found in burst.iter().filter_map(|work| work.keyed) {
-            match table.probe(found.hash) {
-                Probe::Candidate(flow) => table.prefetch_entry(flow),
-                Probe::Elsewhere => table.prefetch_alternate(found.hash),
-                Probe::Absent => {
-                    table.prefetch_vacant(misses);
-                    misses += 1;
-                }
-            }
-        }
-    }
-
     /// Stage 3 of a datagram that was put together, or that never will be.
     fn on_datagram(
         &mut self,
@@ -587,7 +421,6 @@ impl Core {
         }
     }
 
-    #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
         let zone = if planted(Fault::KeyZone) { 0 } else { zone };
         let keyed = match &packet.l4 {
@@ -597,8 +430,7 @@ impl Core {
         keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
     }
 
-    /// Stage 3: one whole packet.
-    #[inline(always)]
+    /// Stage 3 in general: one whole packet.
     fn on_packet(
         &mut self,
         now: Tick,
@@ -886,16 +718,11 @@ impl Core {
         lacks_syn: bool,
     ) -> Outcome {
         self.counters.packets[class as usize] += 1;
-        let decision = self.policy.decide(frame.role, class, lacks_syn);
-        let verdict = match decision.action {
-            Action::Accept => Verdict::Forward,
-            Action::Drop => {
-                let reason = DropReason::Policy { class, row: decision.row };
-                self.counters.dropped[reason.index()] += 1;
-                Verdict::Drop(reason)
-            }
-        };
-        Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+        let outcome = Outcome::of(class, direction, self.policy.decide(frame.role, class, lacks_syn));
+        if let Verdict::Drop(reason) = outcome.verdict {
+            self.counters.dropped[reason.index()] += 1;
+        }
+        outcome
     }
 
     fn untracked(&mut self, frame: &Frame<'_>, kind: Untracked) -> Outcome {
@@ -924,6 +751,15 @@ impl Core {
 }
 
 impl Outcome {
+    /// Of a packet whose state is known, as policy decided.
+    const fn of(class: Class, direction: Option<Direction>, decision: Decision) -> Self {
+        let verdict = match decision.action {
+            Action::Accept => Verdict::Forward,
+            Action::Drop => Verdict::Drop(DropReason::Policy { class, row: decision.row }),
+        };
+        Self { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
     /// Nothing is known of the frame but what to do with it.
     pub const fn untold(verdict: Verdict) -> Self {
         Self { class: None, direction: None, reason: None, verdict, releases: None }
@@ -943,11 +779,6 @@ fn step(head: &mut Head, vars: &mut Vars, packet: &Packet<'_>, ctx: &Context<'_>
         L4::Generic => generic::step(head, ctx),
         L4::IcmpError { .. } => Step::Invalid(Reason::IcmpErrorQuote),
     }
-}
-
-/// Whether there is a flow to be found, now or when the datagram is whole.
-fn needs_zone(parsed: &Parsed<'_>) -> bool {
-    matches!(parsed, Parsed::Packet(_) | Parsed::Fragment(_))
 }
 
 /// A TCP packet that is not a plain SYN.

@@ -46,6 +46,13 @@ pub fn may_carry(packet: &Packet<'_>) -> bool {
     }
 }
 
+/// Whether an untagged Ethernet frame may be UDP, as a tunnel's is: what its IP header says where it has no options.
+#[inline]
+pub fn may_be_udp(frame: &[u8]) -> bool {
+    // The protocol's place in IPv4 and in IPv6; which it is makes no difference to the caution.
+    [23, 20].iter().any(|&at| frame.get(at) == Some(&proto::UDP))
+}
+
 /// Whether an ICMP error quotes a tunnel's packet.
 pub fn quotes_tunnel(quoted: &Quoted) -> bool {
     match (quoted.proto, quoted.ids) {
