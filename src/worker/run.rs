@@ -235,6 +235,11 @@ impl Worker {
             Way { inputs: &self.inputs, outs: &mut self.outs, dead: &mut self.dead, work: &mut self.work };
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
             let forward = match outcome.verdict {
+                // Where nothing is sent on, the tracker's copy is all that is needed.
+                Verdict::Hold(_) if !way.leads_out(port) => {
+                    way.free(frame);
+                    continue;
+                }
                 Verdict::Hold(id) => {
                     if let Err((_, frame)) = self.held.keep(id, (port, frame)) {
                         way.work.held_full += 1;
@@ -322,6 +327,11 @@ impl Way<'_> {
             }
             _ => self.free(frame),
         }
+    }
+
+    /// Whether frames that came by `port` can leave by another.
+    fn leads_out(&self, port: usize) -> bool {
+        self.inputs.get(port).is_some_and(|input| input.peer.is_some())
     }
 
     fn free(&mut self, frame: Mbuf) {

@@ -88,6 +88,16 @@ impl Appliance {
         &self.space
     }
 
+    /// Memory that it occupies.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a running process has memory");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// All that it printed until now.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("log")).unwrap_or_default()

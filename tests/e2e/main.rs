@@ -8,6 +8,7 @@ mod stream;
 mod trunk;
 mod wires;
 
+mod fragments;
 mod full;
 mod guard;
 mod jumbo;
