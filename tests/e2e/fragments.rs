@@ -11,7 +11,7 @@ use crate::net::{Namespace, need_root, unique};
 use crate::stream;
 
 /// Well below what a tap and a test build of the appliance carry: what is lost shall be lost by the flood alone.
-const BURST: u32 = 200;
+const BURST: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Ends a flood, also where the test ends by a failure.
@@ -74,7 +74,7 @@ fn a_flood_of_fragments_is_held_within_its_budget_and_harms_no_traffic() {
     let stats = pair.appliance.await_stats("the flood's end", |stats| {
         stats["datagrams_evicted"].as_u64() > Some(sent - sent / 10 - 1024)
     });
-    assert!(sent > 10_000, "{sent}");
+    assert!(sent > 5_000, "{sent}");
     assert!(stats["held_frames"].as_u64() <= Some(4 * 1024 + 64), "{stats:#}");
     assert_eq!(stats["held_full"], 0, "{stats:#}");
     let grown = pair.appliance.resident_kib().saturating_sub(before);
