@@ -122,12 +122,14 @@ impl Rig {
                 classes: ALL_BUT_INVALID,
                 new_needs_syn: true,
                 action: Action::Accept,
+                mark: 0,
             },
             Rule {
                 from: Some(Role::Outside),
                 classes: Class::Established.bit() | Class::Related.bit(),
                 new_needs_syn: false,
                 action: Action::Accept,
+                mark: 0,
             },
         ];
         let policy = Policy::new(&rules, Action::Drop).expect("two rules");

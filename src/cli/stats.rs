@@ -7,7 +7,8 @@ use clap::ValueEnum;
 
 use super::client::Client;
 use super::{Ask, Done};
-use crate::control::schema::{PortStats, Stats, WorkerStats};
+use crate::control::schema::{Counted, PortStats, Stats, WorkerStats};
+use crate::filter::Filter;
 
 /// How counters are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,9 +17,14 @@ pub(super) enum Form {
     Json,
 }
 
-pub(super) fn count(ask: &Ask) -> Done {
-    let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
-    Ok(writeln!(io::stdout(), "{}", stats.entries)?)
+pub(super) fn count(ask: &Ask, filter: &Filter) -> Done {
+    let client = Client::new(&ask.socket)?;
+    let flows = if filter.is_empty() {
+        client.get::<Stats>("/v1/stats")?.entries
+    } else {
+        client.get::<Counted>(&format!("/v1/count{}", filter.query()))?.flows
+    };
+    Ok(writeln!(io::stdout(), "{flows}")?)
 }
 
 pub(super) fn stats(ask: &Ask, form: Form) -> Done {
@@ -37,6 +43,13 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
     for row in states.iter().filter(|row| row.entries > 0) {
         let name = [row.proto.as_str(), row.state.as_str()].join(" ");
         writeln!(out, "  {:<24} {}", name.trim_end(), row.entries)?;
+    }
+    if workers.len() > 1 {
+        let sum = |of: fn(&WorkerStats) -> u64| workers.iter().map(of).sum::<u64>();
+        let (received, handed) = (sum(|worker| worker.rx_packets), sum(|worker| worker.handed_off));
+        let full = sum(|worker| worker.dropped.get("hand_off_full").copied().unwrap_or_default());
+        let share = 100.0 * handed as f64 / received.max(1) as f64;
+        writeln!(out, "hand-off   off={handed} ({share:.1}% of rx_packets={received}) dropped={full}")?;
     }
     for worker in workers {
         print_worker(out, worker)?;
@@ -86,6 +99,14 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
         worker.tx_full,
         worker.rx_refused,
     )?;
+    if worker.handed_off + worker.sent_through + worker.handed_in > 0 {
+        let share = 100.0 * worker.handed_off as f64 / worker.rx_packets.max(1) as f64;
+        writeln!(
+            out,
+            "  hand-off   off={} ({share:.1}% of rx) in={} sent_through={}",
+            worker.handed_off, worker.handed_in, worker.sent_through,
+        )?;
+    }
     writeln!(
         out,
         "  flows      found={} missed={} insert={} full_untracked={} ignored={} icmp_error={} expiry_lag={:.3}s events_lost={}",

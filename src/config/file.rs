@@ -12,6 +12,8 @@ use toml::Spanned;
 pub(super) struct File {
     pub(super) profile: Option<ProfileWord>,
     pub(super) mode: Option<Spanned<ModeWord>>,
+    pub(super) workers: Option<Spanned<Leaf>>,
+    pub(super) rss: Option<Spanned<RssWord>>,
     pub(super) policy_default: Option<Spanned<ActionWord>>,
     #[serde(default)]
     pub(super) port: Vec<Spanned<PortFile>>,
@@ -54,6 +56,7 @@ pub(super) struct PortFile {
     pub(super) peer: Option<Spanned<String>>,
     pub(super) mtu: Option<Spanned<i64>>,
     pub(super) promiscuous: Option<bool>,
+    pub(super) queues: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,6 +88,7 @@ pub(super) struct PolicyFile {
     pub(super) state: Option<Spanned<Vec<ClassWord>>>,
     #[serde(alias = "syn_only")]
     pub(super) new_needs_syn: Option<Spanned<bool>>,
+    pub(super) mark: Option<Spanned<i64>>,
     pub(super) action: ActionWord,
 }
 
@@ -134,6 +138,8 @@ pub(super) struct EalFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerFile {
     pub(super) core: Option<Spanned<i64>>,
+    pub(super) cores: Option<Spanned<String>>,
+    pub(super) shares: Option<Spanned<Vec<i64>>>,
     pub(super) idle: Option<Spanned<IdleWord>>,
 }
 
@@ -169,6 +175,14 @@ words! {
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
     ByWord { None, Port, Vlan, PortVlan }
+}
+
+/// A word with dashes, as the hash is called elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RssWord {
+    Random,
+    SymmetricToeplitzWeak,
 }
 
 /// A table whose keys are names that are looked up rather than listed here. TOML reads the dot in

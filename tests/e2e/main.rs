@@ -20,3 +20,4 @@ mod shown;
 mod tcp;
 mod tuned;
 mod vlan;
+mod workers;

@@ -63,6 +63,8 @@ pub struct Rule {
     /// The row does not match a TCP packet that is NEW without being a SYN.
     pub new_needs_syn: bool,
     pub action: Action,
+    /// The mark of flows that begin by this row; 0 is none.
+    pub mark: u32,
 }
 
 /// Why a packet was dropped.
@@ -76,6 +78,8 @@ pub enum DropReason {
     Malformed(Reason),
     /// A fragment of a datagram that cannot be completed: it overlaps, is too long, or came twice.
     Fragment,
+    /// The ring to the worker that owns the flow, or to the one that sends on the port, was full.
+    HandOffFull,
     /// A new flow's zone holds as many as it may.
     ZoneLimit,
     /// No zone is left for the frame's VLAN tags or tunnel, or it came from a side that may open no flow where none is.
@@ -84,7 +88,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every label, for metrics that start at zero.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "policy_new",
         "policy_established",
         "policy_related",
@@ -93,6 +97,7 @@ impl DropReason {
         "table_full",
         "malformed",
         "fragment",
+        "hand_off_full",
         "zone_limit",
         "no_zone",
     ];
@@ -105,8 +110,9 @@ impl DropReason {
             Self::TableFull => 5,
             Self::Malformed(_) => 6,
             Self::Fragment => 7,
-            Self::ZoneLimit => 8,
-            Self::NoZone => 9,
+            Self::HandOffFull => 8,
+            Self::ZoneLimit => 9,
+            Self::NoZone => 10,
         }
     }
 
@@ -129,6 +135,8 @@ pub struct TooManyRules(pub usize);
 pub struct Policy {
     /// By role, class and whether the packet is a TCP packet without a SYN.
     decided: [[[Decision; 2]; 5]; 2],
+    /// What a flow is marked with, by role and whether its first packet is a TCP packet without a SYN.
+    marks: [[u32; 2]; 2],
 }
 
 /// What the table says to one case.
@@ -142,7 +150,7 @@ pub struct Decision {
 impl Policy {
     /// Everything passes: what a mirror port and a replay use.
     pub const ACCEPT_ALL: Self =
-        Self { decided: [[[Decision { action: Action::Accept, row: None }; 2]; 5]; 2] };
+        Self { decided: [[[Decision { action: Action::Accept, row: None }; 2]; 5]; 2], marks: [[0; 2]; 2] };
 
     /// Works the rows out; `otherwise` holds where no row matches.
     pub fn new(rules: &[Rule], otherwise: Action) -> Result<Self, TooManyRules> {
@@ -163,10 +171,19 @@ impl Policy {
                         None => Decision { action: otherwise, row: None },
                     };
                     policy.decided[role as usize][class as usize][usize::from(lacks_syn)] = decided;
+                    if let (Class::New, Some(row)) = (class, decided.row) {
+                        policy.marks[role as usize][usize::from(lacks_syn)] = rules[usize::from(row)].mark;
+                    }
                 }
             }
         }
         Ok(policy)
+    }
+
+    /// The mark of a flow that begins with a packet from this side; see [`Policy::decide`].
+    #[inline]
+    pub const fn mark(&self, from: Role, lacks_syn: bool) -> u32 {
+        self.marks[from as usize][lacks_syn as usize]
     }
 
     /// What happens to a packet of this class from this side. `lacks_syn`: a TCP packet that is not a plain SYN.
@@ -182,7 +199,7 @@ mod tests {
 
     fn outgoing(new_needs_syn: bool) -> Rule {
         let classes = Class::New.bit() | Class::Established.bit();
-        Rule { from: Some(Role::Inside), classes, new_needs_syn, action: Action::Accept }
+        Rule { from: Some(Role::Inside), classes, new_needs_syn, action: Action::Accept, mark: 0 }
     }
 
     #[test]
@@ -206,6 +223,16 @@ mod tests {
         assert_eq!(policy.decide(Role::Inside, Class::New, false).action, Action::Accept);
         assert_eq!(policy.decide(Role::Inside, Class::New, true).action, Action::Drop);
         assert_eq!(policy.decide(Role::Inside, Class::Established, true).action, Action::Accept);
+    }
+
+    #[test]
+    fn the_row_that_lets_a_flow_begin_marks_it() {
+        let rows = [Rule { mark: 7, ..outgoing(true) }, Rule { mark: 9, from: None, ..outgoing(false) }];
+        let policy = Policy::new(&rows, Action::Drop).unwrap();
+        assert_eq!(policy.mark(Role::Inside, false), 7);
+        assert_eq!(policy.mark(Role::Inside, true), 9);
+        assert_eq!(policy.mark(Role::Outside, false), 9);
+        assert_eq!(Policy::ACCEPT_ALL.mark(Role::Inside, false), 0);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub mod status {
     pub const STATE_CHANGED: u16 = 32;
     /// Both endpoints are equal: every packet is a reply. See [`crate::key::FlowKey::is_mirror`].
     pub const MIRROR: u16 = 64;
+    /// The flow's mark is not 0 and lies in [`crate::table::cold`], which sets and clears this.
+    pub const MARKED: u16 = 128;
     /// The upper byte tells flows apart that follow each other in one slot.
     pub const INCARNATION_SHIFT: u32 = 8;
 }
