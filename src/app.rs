@@ -4,6 +4,7 @@
 mod cores;
 mod report;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,15 @@ use dpdk::port::RSS_KEY_MAX;
 use crate::bus::ControlEnd;
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
-use crate::control::schema::{Info, PortInfo, PortStats};
-use crate::control::{self, Appliance, ControlError};
+use crate::control::schema::{Info, PortInfo, PortRow, PortStats};
+use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
+use crate::zones::Registry;
 use cores::Cores;
 
 /// How often it is looked whether a worker ended by itself.
@@ -81,11 +83,14 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let hash_key = words(&random()?);
     let shares = shares(config, cores.workers.len());
     let (mut ends, mut ready, mut pages) = (Vec::new(), Vec::new(), Pages::Huge);
+    // Tunnels are told apart by a secret of their own.
+    let zones = Registry::new(config, usize::from(workers), words(&random()?));
     for (number, (queues, links)) in queues.into_iter().zip(links).enumerate() {
         let core = cores.workers.get(number).copied();
         let (limits, owners) = part(config, hash_key, &shares, number);
         let max_datagrams = limits.max_datagrams;
-        let (tracker, on) = worker::on_core(core, || tracker(config, limits, owners))?;
+        let (mut tracker, on) = worker::on_core(core, || tracker(config, limits, owners))?;
+        tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
         ready.push(Worker::new(Parts {
@@ -115,7 +120,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, &shares, ends, doors, &running);
+    let served = serve(config, ports, zones, &shares, ends, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -204,6 +209,7 @@ fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
 fn serve(
     config: &Config,
     ports: Vec<OpenPort>,
+    zones: Registry,
     shares: &[u16],
     ends: Vec<ControlEnd>,
     doors: control::Claimed,
@@ -216,6 +222,8 @@ fn serve(
         info: info(config, shares, &ports),
         config: config.clone(),
         workers: ends,
+        zones,
+        ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
@@ -253,20 +261,20 @@ fn port_specs(config: &Config, random: &[u8; RSS_KEY_MAX]) -> Result<Vec<PortSpe
         Rss::Random => *random,
         Rss::SymmetricToeplitzWeak => std::array::from_fn(|at| SYMMETRIC_TOEPLITZ[at % 2]),
     };
-    let spec = |port: &crate::config::Port| {
+    let spec = |(number, port): (usize, &crate::config::Port)| {
         Ok(PortSpec {
             name: port.name.clone(),
             device: port.device.argument().parse()?,
             role: port.role,
-            zone: 0,
-            mtu: 1500,
-            promiscuous: true,
+            zone: config.port_zone(number),
+            mtu: port.mtu,
+            promiscuous: port.promiscuous,
             mirror: config.mode == Mode::Mirror,
             queues: port.queues,
             rss_key: Some(rss_key),
         })
     };
-    config.ports.iter().map(spec).collect()
+    config.ports.iter().enumerate().map(spec).collect()
 }
 
 fn eal_config(
@@ -304,14 +312,6 @@ fn tracker(config: &Config, limits: Limits, owners: Owners) -> Result<(Tracker, 
 }
 
 fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
-    let name = |index: usize| config.ports.get(index).map(|port| port.name.clone());
-    let about = config.ports.iter().zip(ports).map(|(port, open)| PortInfo {
-        name: port.name.clone(),
-        device: port.device.argument().to_owned(),
-        driver: open.info().driver.clone(),
-        role: role_word(port.role).to_owned(),
-        peer: port.peer.and_then(name),
-    });
     let entries = |worker| {
         let (limits, owners) = part(config, [0; 4], shares, worker);
         if owners.slots_of(WorkerId(worker as u8)) == 0 { 0 } else { u64::from(limits.max_entries) }
@@ -327,7 +327,49 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
         workers: shares.len() as u32,
         table_max_entries: (0..shares.len()).map(entries).sum(),
         table_on_full: on_full_word(config.table.on_full).to_owned(),
-        ports: about.collect(),
+        ports: port_infos(config, ports),
+    }
+}
+
+fn port_infos(config: &Config, ports: &[OpenPort]) -> Vec<PortInfo> {
+    let name = |index: usize| config.ports.get(index).map(|port| port.name.clone());
+    let about = config.ports.iter().zip(ports).map(|(port, open)| PortInfo {
+        name: port.name.clone(),
+        device: port.device.argument().to_owned(),
+        driver: open.info().driver.clone(),
+        role: role_word(port.role).to_owned(),
+        peer: port.peer.and_then(name),
+    });
+    about.collect()
+}
+
+/// What control may do to ports.
+fn port_doors(config: &Config, ports: &Arc<Vec<OpenPort>>) -> PortDoors {
+    let infos = port_infos(config, ports);
+    let of = |change: fn(&OpenPort) -> Result<(), dpdk::Error>| {
+        let ports = Arc::clone(ports);
+        move |port: usize| ports.get(port).map_or(Ok(()), change).map_err(|error| error.to_string())
+    };
+    let all = Arc::clone(ports);
+    let rows = move |xstats: bool| {
+        all.iter().zip(&infos).map(|(port, info)| port_row(port, info.clone(), xstats)).collect()
+    };
+    PortDoors::new(Box::new(rows), Box::new(of(OpenPort::halt)), Box::new(of(OpenPort::resume)))
+}
+
+fn port_row(port: &OpenPort, info: PortInfo, xstats: bool) -> PortRow {
+    let link = port.link();
+    let mac: Vec<String> = port.info().mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    PortRow {
+        info,
+        running: !port.is_halted(),
+        mbps: link.mbps,
+        full_duplex: link.full_duplex,
+        mac: mac.join(":"),
+        mtu: port.spec().mtu,
+        promiscuous: port.spec().promiscuous,
+        stats: port_stats(port),
+        xstats: if xstats { port.xstats().into_iter().collect() } else { BTreeMap::new() },
     }
 }
 

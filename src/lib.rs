@@ -13,3 +13,4 @@ pub mod preflight;
 pub mod replay;
 pub mod telemetry;
 pub mod worker;
+pub mod zones;

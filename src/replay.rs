@@ -10,6 +10,7 @@ use conntrack::table::memory::Memory;
 use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::track::reason::Reason;
 use conntrack::tracker::{Counters, Cursor, ExpireBudget, Limits, Outcome, Tracker, Verdict};
+use conntrack::zone;
 
 use crate::config::TrackingOptions;
 use crate::driver::capture::{Capture, CaptureError};
@@ -79,9 +80,12 @@ impl Replay {
         let memory_error = |need| ReplayError::Memory { entries: options.table.max_entries, need };
         let need = Tracker::memory_bytes(&limits).map_err(|_| memory_error(usize::MAX))?;
         let memory = Memory::heap(need).ok_or_else(|| memory_error(need))?;
-        let tracker =
+        let mut tracker =
             Tracker::new(limits, options.settings, Policy::ACCEPT_ALL, options.table.on_full, memory)
                 .map_err(|_| memory_error(need))?;
+        let rules =
+            zone::Rules { by: options.zones_by, inner: options.tunnel_inner, ..zone::Rules::default() };
+        tracker.join(zone::Zones::new(&rules, 1, HASH_KEY).member(0));
         let mut events = Events::with_capacity(EVENTS);
         events.set_enabled(listening);
         Ok(Self { tracker, events, now: Tick(0), start_ns: None, summary: Summary::default() })

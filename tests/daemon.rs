@@ -284,6 +284,8 @@ fn metrics_are_on_loopback_and_nothing_else_is() {
         "conntrack_evictions_total{reason=\"timeout\"} 0",
         "conntrack_timeout_seconds{proto=\"tcp\",state=\"established\"} 432000",
         "conntrack_worker_up{worker=\"0\"} 1",
+        "conntrack_untracked_frames_total{kind=\"mpls\"} 0",
+        "conntrack_dropped_packets_total{reason=\"zone_limit\"} 0",
         "conntrack_events_dropped_total{sink=\"stream\"} 0",
     ] {
         assert!(page.contains(series), "{series} is missing in {page}");

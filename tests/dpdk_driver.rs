@@ -1,6 +1,8 @@
 //! The driver on real DPDK, without root or hugepages: frames from capture files reach the tracker's view whole, and
 //! leave as they came. One EAL for the whole program, hence one test.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use conntrack::policy::Role;
 use conntrack::wire;
 use dpdk::burst::Burst;
 use dpdk::eal::{Config, Eal};
+use dpdk::mbuf::L4Checksum;
 use dpdk_conntrack::driver::dpdk::{Exit, Plan, PortSpec, Ports, Scratch};
 
 /// A pcap file (version 2.4, Ethernet) of `frames`.
@@ -66,6 +69,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
         spec("lan", &format!("net_pcap0,rx_pcap={},tx_pcap=/dev/null", input.display()), Role::Inside, false),
         spec("wan", &format!("net_pcap1,tx_pcap={}", output.display()), Role::Outside, false),
         spec("tap", "net_null0", Role::Inside, true),
+        spec("loop", "net_ring0", Role::Inside, false),
     ];
     let plan = Plan::new(&specs, 1, 0);
     let devices = specs.iter().map(|spec| spec.device.clone()).collect();
@@ -96,6 +100,25 @@ fn frames_pass_from_port_to_port_as_they_came() {
     assert_eq!(mirror.ingress.receive(&mut burst), 64);
     burst.clear();
     assert_eq!(ports.pool.in_use(), at_rest, "every buffer is home");
+
+    // What a local stack left open is filled in, in one buffer and in several.
+    let ring = &mut worker[3];
+    for length in [100, 5000] {
+        let whole = support::udp_with_sum(length);
+        let mut open = whole.clone();
+        open[40..42].copy_from_slice(&[0x12, 0x34]);
+        let mut frame = ports.pool.copy_of(&open).unwrap();
+        frame.set_checksum(L4Checksum::None);
+        assert!(burst.push(frame).is_ok());
+        let Exit::Queue(egress) = &mut ring.exit else { panic!("it has a queue") };
+        assert_eq!(egress.send(&mut burst), 1);
+        assert_eq!(ring.ingress.receive(&mut burst), 1);
+        let views = ring.ingress.frames(&burst, &mut scratch);
+        assert!(views[0].bytes == whole, "{length} bytes");
+        assert_eq!(views[0].checksum, wire::Checksum::Good);
+        drop(views);
+        burst.clear();
+    }
 
     drop((worker, ports));
     let written = read_pcap(&output);

@@ -25,6 +25,9 @@ struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool) { return rte_pktmb
 char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_append(mbuf, len); }
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail); }
 
+/* The function takes a pointer to the pointer and leaves it alone. */
+int dpdk_vlan_insert(struct rte_mbuf *mbuf) { return rte_vlan_insert(&mbuf); }
+
 unsigned dpdk_ring_enqueue(struct rte_ring *ring, struct rte_mbuf *const *mbufs, unsigned n)
 {
 	return rte_ring_sp_enqueue_burst(ring, (void *const *)mbufs, n, NULL);

@@ -30,6 +30,8 @@ static const uint64_t DPDK_MBUF_F_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
 static const uint64_t DPDK_MBUF_F_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t DPDK_MBUF_F_RX_L4_CKSUM_NONE = RTE_MBUF_F_RX_L4_CKSUM_NONE;
 
+static const uint64_t DPDK_MBUF_F_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+
 /* Where the fields lie. bindgen's names for rte_mbuf change between releases (22.11 has marker fields, 24.07
  * and later anonymous unions); offsets follow the header that is really there. */
 static const size_t DPDK_MBUF_OFF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr);
@@ -40,6 +42,7 @@ static const size_t DPDK_MBUF_OFF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags)
 static const size_t DPDK_MBUF_OFF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t DPDK_MBUF_OFF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
 static const size_t DPDK_MBUF_OFF_RSS = offsetof(struct rte_mbuf, hash.rss);
+static const size_t DPDK_MBUF_OFF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
 static const size_t DPDK_MBUF_OFF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t DPDK_MBUF_OFF_NEXT = offsetof(struct rte_mbuf, next);
 
@@ -54,6 +57,7 @@ void dpdk_pktmbuf_free(struct rte_mbuf *mbuf);
 struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool);
 char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len);
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+int dpdk_vlan_insert(struct rte_mbuf *mbuf);
 unsigned dpdk_ring_enqueue(struct rte_ring *ring, struct rte_mbuf *const *mbufs, unsigned n);
 unsigned dpdk_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned n);
 unsigned dpdk_ring_room(const struct rte_ring *ring);

@@ -36,6 +36,8 @@ pub enum Command {
     Snapshot(Box<Snapshot>),
     /// Start or stop sending events.
     Listen(bool),
+    /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
+    Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
     Clock { tsc: u64, boot_ns: u64 },
 }

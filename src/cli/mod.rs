@@ -6,7 +6,9 @@ mod edit;
 mod events;
 mod filter;
 mod letters;
+mod limits;
 mod list;
+mod ports;
 mod replay;
 mod run;
 mod shell;
@@ -177,6 +179,10 @@ enum Command {
     /// Show timeouts, or change one while traffic runs
     #[command(subcommand)]
     Timeout(timeout::Timeout),
+    /// Show each port with its link and its counters, or stop and start one
+    Ports(ports::PortsWords),
+    /// Show how many flows each zone holds and may hold, or change that while traffic runs
+    Limits(limits::LimitsWords),
     /// End every flow
     Flush(Ask),
     /// Look for what would keep the appliance from starting, and print the command that mends it
@@ -324,6 +330,8 @@ fn dispatch(command: Command) -> Done {
         Command::Stats { ask, output } => stats::stats(&ask, output),
         Command::Count { ask, filter, mark } => stats::count(&ask, &filter.with_mark(mark)?),
         Command::Timeout(timeout) => timeout.run(),
+        Command::Ports(ports) => ports.run(),
+        Command::Limits(limits) => limits.run(),
         Command::Flush(ask) => edit::flush(&ask, Voice::Own),
         Command::Doctor(file) => run::doctor(&file),
         Command::Config(ConfigCommand::Check(file)) => {

@@ -38,7 +38,7 @@ pub(super) fn stats(ask: &Ask, form: Form) -> Done {
 }
 
 fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
-    let Stats { entries, entries_limit, assured, replied, states, workers, ports } = stats;
+    let Stats { entries, entries_limit, assured, replied, states, workers, ports, zones } = stats;
     writeln!(out, "table      entries={entries} limit={entries_limit} replied={replied} assured={assured}")?;
     for row in states.iter().filter(|row| row.entries > 0) {
         let name = [row.proto.as_str(), row.state.as_str()].join(" ");
@@ -53,6 +53,9 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
     }
     for worker in workers {
         print_worker(out, worker)?;
+    }
+    for row in zones {
+        writeln!(out, "{}", super::limits::line(row))?;
     }
     for port in ports {
         let PortStats {
@@ -117,6 +120,7 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
         worker.events_lost,
     )?;
     named(out, "packets", &worker.packets, true)?;
+    named(out, "untracked", &worker.untracked, false)?;
     named(out, "invalid", &worker.invalid, false)?;
     named(out, "malformed", &worker.malformed, false)?;
     named(out, "dropped", &worker.dropped, false)?;

@@ -10,6 +10,7 @@ use conntrack::policy::{Action, Class, MAX_RULES, Role, Rule};
 use conntrack::track::settings::{Pickup, Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
+use conntrack::zone::By;
 use toml::Spanned;
 
 use super::duration::{Plain, from_plain, parse_timeout};
@@ -18,12 +19,12 @@ use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
     Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table,
-    TrackingOptions, Worker, Workers,
+    TrackingOptions, Worker, Workers, zones,
 };
 
-type Checked<T> = Result<T, Problem>;
+pub(super) type Checked<T> = Result<T, Problem>;
 
-fn problem<T, S>(at: &Spanned<S>, message: impl Into<String>) -> Checked<T> {
+pub(super) fn problem<T, S>(at: &Spanned<S>, message: impl Into<String>) -> Checked<T> {
     Err(Problem::new(Some(at.span()), message))
 }
 
@@ -36,6 +37,8 @@ pub(super) fn config(file: &File) -> Checked<Config> {
     };
     let ports = ports(file, mode)?;
     let config = Config {
+        zones: zones::check(file, options.zones_by, &ports)?,
+        tunnel_inner: options.tunnel_inner,
         settings: options.settings,
         mode,
         workers: workers(file)?,
@@ -63,6 +66,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.policy_default.is_some()
         || !file.port.is_empty()
         || !file.policy.is_empty()
+        || !file.zone.is_empty()
+        || file.zones.limit.is_some()
         || file.eal.cores.is_some()
         || file.eal.memory.is_some()
         || file.eal.hugepages.is_some()
@@ -77,7 +82,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
     if foreign {
         return Err(Problem::new(
             None,
-            "this key does nothing here: only profile, tracking, tcp, udp, timeouts, sysctl and table keys do",
+            "this key does nothing here: only profile, tracking, tcp, udp, timeouts, sysctl and table keys, zones.by \
+             and tunnel.inner do",
         ));
     }
     if let Some(profile) = profile(file) {
@@ -95,7 +101,7 @@ fn profile(file: &File) -> Option<Profile> {
 
 /// The tracking keys of a file, over what `options` hold. One thing set by two of its names is refused.
 fn apply(options: &mut TrackingOptions, file: &File) -> Checked<()> {
-    let TrackingOptions { settings, table } = options;
+    let TrackingOptions { settings, table, zones_by, tunnel_inner } = options;
     let mut taken: HashMap<Switch, &'static str> = HashMap::new();
     let mut take = |switch, name| {
         taken.insert(switch, name);
@@ -143,6 +149,17 @@ fn apply(options: &mut TrackingOptions, file: &File) -> Checked<()> {
     if let Some(value) = &file.tracking.accounting {
         take(Switch::Acct, "tracking.accounting");
         settings.accounting = *value.get_ref();
+    }
+    if let Some(word) = file.zones.by {
+        *zones_by = match word {
+            ByWord::None => By::Nothing,
+            ByWord::Port => By::Port,
+            ByWord::Vlan => By::Vlan,
+            ByWord::PortVlan => By::PortVlan,
+        };
+    }
+    if let Some(value) = file.tunnel.inner {
+        *tunnel_inner = value;
     }
     if let Some(value) = &file.table.max_entries {
         take(Switch::Max, "table.max_entries");
@@ -336,7 +353,29 @@ fn ports(file: &File, mode: Mode) -> Checked<Vec<Port>> {
         if let (Mode::Mirror, Some(peer)) = (mode, &file.peer) {
             return problem(peer, "a mirror port never sends: remove peer, or set mode = \"inline\"");
         }
-        ports.push(Port { name: name.clone(), device, role, peer: None, queues: queues(&file.queues)? });
+        let mtu = match &file.mtu {
+            None => 1500,
+            // The least that IPv6 works with, and what a buffer can hold beside the headers before it.
+            Some(value) => match u16::try_from(*value.get_ref()) {
+                Ok(mtu @ 1280..=65_000) => mtu,
+                _ => {
+                    return problem(
+                        value,
+                        "mtu is a number of bytes from 1280 to 65000: give 1500, or 9000 for jumbo frames",
+                    );
+                }
+            },
+        };
+        let promiscuous = file.promiscuous.unwrap_or(true);
+        ports.push(Port {
+            name: name.clone(),
+            device,
+            role,
+            peer: None,
+            queues: queues(&file.queues)?,
+            mtu,
+            promiscuous,
+        });
     }
     if mode == Mode::Mirror {
         if ports.is_empty() {
@@ -401,6 +440,16 @@ fn pair(file: &File, ports: &mut [Port]) -> Checked<()> {
         let Some(peer) = port.peer else {
             return problem(at, format!("port `{}` has no peer: add peer = \"NAME\"", port.name));
         };
+        if port.mtu != ports[peer].mtu {
+            return problem(
+                at,
+                format!(
+                    "ports `{}` and `{}` are peers with an MTU of {} and {}, and what is too long for one could not leave \
+                     by it: give both the same mtu",
+                    port.name, ports[peer].name, port.mtu, ports[peer].mtu
+                ),
+            );
+        }
         if port.role == ports[peer].role {
             return problem(
                 at,

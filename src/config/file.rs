@@ -20,6 +20,12 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicyFile>>,
     #[serde(default)]
+    pub(super) zone: Vec<Spanned<ZoneFile>>,
+    #[serde(default)]
+    pub(super) zones: ZonesFile,
+    #[serde(default)]
+    pub(super) tunnel: TunnelFile,
+    #[serde(default)]
     pub(super) table: TableFile,
     #[serde(default)]
     pub(super) tracking: TrackingFile,
@@ -48,7 +54,31 @@ pub(super) struct PortFile {
     pub(super) device: Spanned<String>,
     pub(super) role: Option<Spanned<RoleWord>>,
     pub(super) peer: Option<Spanned<String>>,
+    pub(super) mtu: Option<Spanned<i64>>,
+    pub(super) promiscuous: Option<bool>,
     pub(super) queues: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZoneFile {
+    pub(super) id: Spanned<i64>,
+    pub(super) port: Option<Spanned<String>>,
+    pub(super) vlan: Option<Spanned<Leaf>>,
+    pub(super) limit: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZonesFile {
+    pub(super) by: Option<ByWord>,
+    pub(super) limit: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TunnelFile {
+    pub(super) inner: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +174,7 @@ words! {
     OnFullWord { EarlyDrop, DropNew, PassUntracked }
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
+    ByWord { None, Port, Vlan, PortVlan }
 }
 
 /// A word with dashes, as the hash is called elsewhere.

@@ -9,6 +9,7 @@ mod file;
 pub mod names;
 pub(crate) mod print;
 pub mod sysctl;
+mod zones;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 use conntrack::policy::{Action, Class, Role, Rule};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, OnFull};
+use conntrack::zone::By;
 
 pub use error::ConfigError;
+pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/dpdk-conntrack.toml";
@@ -39,6 +42,9 @@ pub struct Config {
     pub ports: Vec<Port>,
     pub policy: PolicyRows,
     pub table: Table,
+    pub zones: Zones,
+    /// Track what tunnels carry, and not the tunnels. Default false.
+    pub tunnel_inner: bool,
     pub eal: Eal,
     pub worker: Worker,
     pub expiry: Expiry,
@@ -82,6 +88,10 @@ pub struct Port {
     pub role: Role,
     /// Index in [`Config::ports`] of the port where frames of this one leave. `None` in mirror mode.
     pub peer: Option<usize>,
+    /// Bytes of an IP packet at most. Default 1500.
+    pub mtu: u16,
+    /// Take frames for any address. Default true: the hosts' frames are addressed to each other and not to us.
+    pub promiscuous: bool,
     /// Queues each way at most. Default `None`: one for each worker, as far as the device has them.
     pub queues: Option<u16>,
 }
@@ -241,12 +251,20 @@ impl Config {
 pub struct TrackingOptions {
     pub settings: Settings,
     pub table: Table,
+    /// What tells zones apart. Default `vlan`.
+    pub zones_by: By,
+    pub tunnel_inner: bool,
 }
 
 impl TrackingOptions {
     /// The defaults of a profile.
     pub fn new(profile: Profile) -> Self {
-        Self { settings: Settings::new(profile), table: Table::DEFAULT }
+        Self {
+            settings: Settings::new(profile),
+            table: Table::DEFAULT,
+            zones_by: By::default(),
+            tunnel_inner: false,
+        }
     }
 
     /// Changes one key, named and written as in the file: `tcp.pickup` and `ack`. The value's quotes may be left out.

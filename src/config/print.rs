@@ -6,6 +6,8 @@ use conntrack::policy::{Action, Class, Role};
 use conntrack::track::settings::{Pickup, Profile};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
+use conntrack::wire::Tags;
+use conntrack::zone::By;
 
 use super::duration::print_timeout;
 use super::{Config, Idle, Mode, Rss, Workers};
@@ -37,8 +39,25 @@ pub(super) fn toml(config: &Config) -> String {
             line(format!("role = {}", quoted(role_word(port.role))));
             line(format!("peer = {}", quoted(&peer.name)));
         }
+        line(format!("mtu = {}", port.mtu));
+        line(format!("promiscuous = {}", port.promiscuous));
         if let Some(queues) = port.queues {
             line(format!("queues = {queues}"));
+        }
+    }
+
+    for zone in &config.zones.listed {
+        line(String::new());
+        line("[[zone]]".to_owned());
+        line(format!("id = {}", zone.id));
+        if let Some(port) = zone.port.and_then(|port| config.ports.get(port)) {
+            line(format!("port = {}", quoted(&port.name)));
+        }
+        if zone.tags != Tags::NONE {
+            line(format!("vlan = {}", quoted(&vlan_word(zone.tags))));
+        }
+        if let Some(limit) = zone.limit {
+            line(format!("limit = {limit}"));
         }
     }
 
@@ -66,6 +85,13 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("max_entries = {}", config.table.max_entries));
     line(format!("on_full = {}", quoted(on_full_word(config.table.on_full))));
     line(format!("max_datagrams = {}", config.table.max_datagrams));
+
+    line("\n[zones]".to_owned());
+    line(format!("by = {}", quoted(by_word(config.zones.by))));
+    line(format!("limit = {}", config.zones.limit));
+
+    line("\n[tunnel]".to_owned());
+    line(format!("inner = {}", config.tunnel_inner));
 
     line("\n[tracking]".to_owned());
     line(format!("checksum = {}", config.settings.checksum));
@@ -167,6 +193,23 @@ pub(crate) const fn on_full_word(on_full: OnFull) -> &'static str {
         OnFull::EarlyDrop => "early_drop",
         OnFull::DropNew => "drop_new",
         OnFull::PassUntracked => "pass_untracked",
+    }
+}
+
+pub(crate) const fn by_word(by: By) -> &'static str {
+    match by {
+        By::Nothing => "none",
+        By::Port => "port",
+        By::Vlan => "vlan",
+        By::PortVlan => "port_vlan",
+    }
+}
+
+/// `100`, or `100.7` with the outer tag first.
+pub(crate) fn vlan_word(tags: Tags) -> String {
+    match tags.inner() {
+        0 => tags.outer().to_string(),
+        inner => format!("{}.{inner}", tags.outer()),
     }
 }
 

@@ -3,6 +3,8 @@ use conntrack::tick::Ticks;
 use conntrack::track::settings::{Pickup, Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
+use conntrack::wire::Tags;
+use conntrack::zone::{By, Place};
 
 use super::*;
 
@@ -182,6 +184,24 @@ fn every_refusal_names_the_fix() {
         ("rss = \"toeplitz\"", "use `random`, `symmetric-toeplitz-weak`"),
         ("[worker]\nidle = \"nap\"", "use `poll`, `sleep`"),
         ("[expiry]\nbudget = 0", "give 64"),
+        ("[zones]\nby = \"vlans\"", "did you mean `vlan`?"),
+        ("[zones]\nlimit = -1", "or 0 for none"),
+        ("[[zone]]\nid = 70000\nvlan = 7", "from 0 to 65535"),
+        ("[[zone]]\nid = 5", "add port, vlan or limit"),
+        ("[[zone]]\nid = 5000\nvlan = 4095", "from 1 to 4094"),
+        ("[[zone]]\nid = 5000\nvlan = \"1.2.3\"", "outer one first"),
+        ("[[zone]]\nid = 5\nvlan = 7", "add a [[zone]] for vlan = 5 too"),
+        ("[[zone]]\nid = 5000\nvlan = 7\n[[zone]]\nid = 5001\nvlan = 7", "have a zone already"),
+        ("[[zone]]\nid = 5\nlimit = 1\n[[zone]]\nid = 5\nlimit = 2", "has another limit above"),
+        ("[[zone]]\nid = 5\nport = \"lan\"", "set zones.by = \"port\""),
+        ("[zones]\nby = \"port\"\n[[zone]]\nid = 5\nvlan = 7", "set zones.by = \"vlan\""),
+        ("[zones]\nby = \"port\"\n[[zone]]\nid = 5\nport = \"lam\"", "name one of the [[port]]"),
+        ("[zones]\nby = \"port_vlan\"\n[[zone]]\nid = 5000\nvlan = 7", "add port = \"NAME\""),
+        (
+            "[zones]\nby = \"port\"\n[[zone]]\nid = 5\nport = \"lan\"\n[[zone]]\nid = 6\nport = \"wan\"",
+            "have a zone already",
+        ),
+        ("[tunnel]\nouter = true", "`inner`"),
         ("[control]\nsocket = \"relative\"", "absolute path"),
         ("[control]\nhttp = \"9477\"", "127.0.0.1:9477"),
         ("profile = \"linux\"\nprofile = \"linux\"", "duplicate key"),
@@ -281,10 +301,77 @@ fn rows_of_the_file_replace_the_shipped_policy() {
     assert_eq!(policy.otherwise, Action::Accept);
 }
 
+/// Two pairs of ports, after `head`.
+fn two_pairs(head: &str) -> String {
+    let port = |name: &str, device: u8, role: &str, peer: &str| {
+        format!(
+            "[[port]]\nname = \"{name}\"\ndevice = \"net_null{device}\"\nrole = \"{role}\"\npeer = \"{peer}\"\n"
+        )
+    };
+    head.to_owned()
+        + "\n"
+        + &port("lan", 0, "inside", "wan")
+        + &port("wan", 1, "outside", "lan")
+        + &port("lan2", 2, "inside", "wan2")
+        + &port("wan2", 3, "outside", "lan2")
+}
+
+fn port_zones(head: &str) -> Vec<u16> {
+    let config = Config::parse(&two_pairs(head)).unwrap_or_else(|error| panic!("{error}"));
+    (0..config.ports.len()).map(|port| config.port_zone(port)).collect()
+}
+
+#[test]
+fn both_ports_of_a_pair_have_one_zone_and_pairs_have_their_own_where_ports_are_told_apart() {
+    assert_eq!(port_zones(""), [0; 4]);
+    assert_eq!(port_zones("[zones]\nby = \"none\""), [0; 4]);
+    assert_eq!(port_zones("[zones]\nby = \"port\""), [0, 0, 1, 1]);
+    assert_eq!(port_zones("[zones]\nby = \"port_vlan\""), [0, 0, 4096, 4096]);
+    let named = "[zones]\nby = \"port\"\n[[zone]]\nid = 7\nport = \"wan2\"";
+    assert_eq!(port_zones(named), [0, 0, 7, 7]);
+    let shared =
+        "[zones]\nby = \"port\"\n[[zone]]\nid = 7\nport = \"wan2\"\n[[zone]]\nid = 7\nport = \"lan\"";
+    assert_eq!(port_zones(shared), [7; 4], "two pairs share a zone if the file says so of both");
+    let half = "[zones]\nby = \"port\"\n[[zone]]\nid = 0\nport = \"wan2\"";
+    assert!(refused(&two_pairs(half)).contains("is that of port `lan`"), "and of no one alone");
+}
+
+#[test]
+fn listed_vlans_have_the_zone_that_they_are_given() {
+    let rules =
+        |head: &str| Config::parse(&two_pairs(head)).unwrap_or_else(|error| panic!("{error}")).zone_rules();
+    let place = |port_zone, outer, inner| Place { port_zone, tags: Tags::new([outer, inner]) };
+    let head = "[[zone]]\nid = 5000\nvlan = 7\nlimit = 3\n[[zone]]\nid = 5001\nvlan = \"7.9\"\n[[zone]]\nid = 0\nvlan = 1";
+    let vlan = rules(head);
+    assert_eq!(vlan.listed, [(place(0, 7, 0), 5000), (place(0, 7, 9), 5001), (place(0, 1, 0), 0)]);
+    let both = rules("[zones]\nby = \"port_vlan\"\n[[zone]]\nid = 5000\nvlan = 7\nport = \"wan2\"");
+    assert_eq!(both.listed, [(place(4096, 7, 0), 5000)]);
+    assert!(both.reserved.contains(&4096) && both.reserved.contains(&5000));
+    let shared = rules("[[zone]]\nid = 5\nvlan = 7\n[[zone]]\nid = 5\nvlan = 5");
+    assert_eq!(shared.listed, [(place(0, 7, 0), 5), (place(0, 5, 0), 5)]);
+}
+
+#[test]
+fn peers_have_one_mtu() {
+    let with = |mtu: &str| TWO_PORTS.replace("role = \"inside\"", &format!("role = \"inside\"\nmtu = {mtu}"));
+    assert!(refused(&with("9000")).contains("give both the same mtu"));
+    assert!(refused(&with("500")).contains("9000 for jumbo frames"));
+    let both =
+        with("9000").replace("role = \"outside\"", "role = \"outside\"\nmtu = 9000\npromiscuous = false");
+    let config = Config::parse(&both).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        config.ports.iter().map(|port| (port.mtu, port.promiscuous)).collect::<Vec<_>>(),
+        [(9000, true), (9000, false)]
+    );
+}
+
 #[test]
 fn what_is_shown_reads_back_to_the_same() {
     for head in [
         "",
+        "[zones]\nby = \"port_vlan\"\nlimit = 10\n[tunnel]\ninner = true\n[[zone]]\nid = 4100\nport = \"wan\"\n\
+         [[zone]]\nid = 5000\nvlan = \"7.8\"\nport = \"lan\"\nlimit = 0\n[[zone]]\nid = 9\nlimit = 7",
+        "[[zone]]\nid = 5000\nvlan = 7",
         "profile = \"linux\"",
         "workers = 2\nrss = \"symmetric-toeplitz-weak\"\n[worker]\ncores = \"4-5\"\nshares = [1, 3]",
         "policy_default = \"accept\"\n[[policy]]\nfrom = \"inside\"\nsyn_only = true\naction = \"accept\"\n[tcp]\npickup = \"syn\"\n\
@@ -313,6 +400,8 @@ fn tracking_options_are_set_one_by_one_as_in_the_file() {
         ("timeouts.tcp.established", "1h"),
         ("sysctl.nf_conntrack_udp_timeout", "7"),
         ("table.on_full", "drop_new"),
+        ("zones.by", "none"),
+        ("tunnel.inner", "true"),
     ] {
         options.set(key, value).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -321,10 +410,12 @@ fn tracking_options_are_set_one_by_one_as_in_the_file() {
     assert_eq!(options.settings.timeouts.get(TimeoutKey::TcpEstablished), Ticks::from_secs(3600));
     assert_eq!(options.settings.timeouts.get(TimeoutKey::Udp), Ticks::from_secs(7));
     assert_eq!(options.table.on_full, OnFull::DropNew);
+    assert!(options.zones_by == By::Nothing && options.tunnel_inner);
     for (key, value, fix) in [
         ("tcp.pickup", "all", "use `any`, `ack`, `syn`"),
         ("tcp.pikcup", "ack", "did you mean `pickup`?"),
         ("worker.core", "1", "does nothing here"),
+        ("zones.limit", "1", "does nothing here"),
         ("tcp.pickup", "ack\nmode = 1", "one line"),
     ] {
         let error = options.set(key, value).unwrap_err().to_string();

@@ -4,6 +4,7 @@
 mod desk;
 mod flows;
 mod hub;
+mod ports;
 mod routes;
 pub mod schema;
 mod server;
@@ -20,12 +21,14 @@ use tokio::time::Instant;
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
 use schema::{Info, PortStats, Stats};
 use stats::Observed;
 
 pub use desk::NoAnswer;
+pub use ports::PortDoors;
 pub use server::{Claimed, ControlError, claim};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
@@ -39,8 +42,10 @@ pub struct Appliance {
     pub config: Config,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
+    pub zones: Registry,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
+    pub ports: PortDoors,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
     pub read_clocks: fn() -> (u64, u64),
     /// The wall clock's reading when the machine booted, in milliseconds since 1970.
@@ -111,7 +116,8 @@ impl State {
         let limit = self.appliance.info.table_max_entries;
         let ports = (self.appliance.port_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let stats = Arc::new(stats::stats(&last, ports, limit, self.classic));
+        let zones = self.appliance.zones.series();
+        let stats = Arc::new(stats::stats(&last, ports, zones, limit, self.classic));
         *observed = Some((Instant::now(), Arc::clone(&stats)));
         stats
     }

@@ -18,7 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::desk::NoAnswer;
 use super::hub::{Line, json_line};
-use super::schema::{EventLine, Flushed, Problem, SetSysctls, SetTimeout, TimeoutRow};
+use super::schema::{
+    EventLine, Flushed, Limits, Problem, SetLimit, SetPort, SetSysctls, SetTimeout, TimeoutRow,
+};
 use super::{State, flows};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::differences;
@@ -48,6 +50,8 @@ pub(super) fn operators(state: Arc<State>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/config", get(config))
         .route("/v1/timeouts", get(timeouts).put(set_timeout))
+        .route("/v1/limits", get(limits).put(set_limit))
+        .route("/v1/ports", get(ports).put(set_port))
         .route("/v1/sysctls", put(set_sysctls))
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
@@ -215,6 +219,61 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     Json(row(&state, key)).into_response()
 }
 
+/// What `GET /v1/ports` may be asked for.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortsQuery {
+    #[serde(default)]
+    xstats: bool,
+}
+
+async fn ports(Shared(state): Shared<Arc<State>>, Query(query): Query<PortsQuery>) -> Response {
+    Json((state.appliance.ports.rows)(query.xstats)).into_response()
+}
+
+async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetPort = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let names = || state.appliance.info.ports.iter().map(|port| port.name.as_str());
+    let Some(port) = names().position(|name| name == asked.name) else {
+        let known = names().collect::<Vec<_>>().join(", ");
+        let said = format!("no port is called `{}`: there are {known}", asked.name);
+        return problem(StatusCode::BAD_REQUEST, said);
+    };
+    if let Err(error) = state.appliance.ports.set_running(&state.workers, port, asked.running).await {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, error);
+    }
+    tracing::info!(port = asked.name, running = asked.running, "port changed");
+    match (state.appliance.ports.rows)(false).into_iter().nth(port) {
+        Some(row) => Json(row).into_response(),
+        None => nothing_here().await,
+    }
+}
+
+async fn limits(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.appliance.zones.limits()).into_response()
+}
+
+async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetLimit = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let zones = &state.appliance.zones;
+    match asked {
+        SetLimit { zone: Some(zone), limit } => zones.set_limit(zone, limit),
+        SetLimit { zone: None, limit: Some(limit) } => zones.set_default_limit(limit),
+        SetLimit { zone: None, limit: None } => {
+            return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
+        }
+    }
+    tracing::info!(zone = asked.zone, limit = asked.limit, "zone limit changed");
+    let rows = asked.zone.map(|zone| zones.limit(zone)).into_iter().collect();
+    Json(Limits { zones: rows, ..zones.limits() }).into_response()
+}
+
 /// Many settings at once: refused as a whole, or applied between two bursts of each worker.
 async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetSysctls = match body(request).await {
@@ -223,7 +282,7 @@ async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     };
     let before = state.settings();
     let table = state.appliance.config.table;
-    let mut options = TrackingOptions { settings: before, table };
+    let mut options = TrackingOptions { settings: before, table, ..TrackingOptions::new(before.profile) };
     for SetTimeout { name, value } in &asked.settings {
         if let Err(error) = sysctl::set(&mut options, name, value) {
             return problem(StatusCode::BAD_REQUEST, format!("{name}: {error}"));

@@ -165,6 +165,8 @@ pub struct Stats {
     pub states: Vec<StateEntries>,
     pub workers: Vec<WorkerStats>,
     pub ports: Vec<PortStats>,
+    /// The zones that the configuration names or that were given a limit, at most 64: see `/v1/limits` for all.
+    pub zones: Vec<ZoneRow>,
 }
 
 /// How many flows of one protocol are in one state.
@@ -206,6 +208,8 @@ pub struct WorkerStats {
     pub idle_seconds: f64,
     /// By connection state: `new`, `established`, ...
     pub packets: BTreeMap<String, u64>,
+    /// Untracked frames by what they are: see [`conntrack::wire::Untracked::label`].
+    pub untracked: BTreeMap<String, u64>,
     /// INVALID packets by reason.
     pub invalid: BTreeMap<String, u64>,
     /// Frames that never reached tracking, by reason.
@@ -249,6 +253,35 @@ pub struct PortStats {
     pub tx_errors: u64,
 }
 
+/// One port of `GET /v1/ports`; with `?xstats=true` it has the driver's own counters too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortRow {
+    pub info: PortInfo,
+    /// False after it was stopped.
+    pub running: bool,
+    /// Megabits a second; absent where the device does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbps: Option<u32>,
+    pub full_duplex: bool,
+    /// The device's own address, which no frame that passes gets.
+    pub mac: String,
+    /// Bytes of an IP packet at most.
+    pub mtu: u16,
+    pub promiscuous: bool,
+    pub stats: PortStats,
+    /// The driver's own counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xstats: BTreeMap<String, u64>,
+}
+
+/// The body of `PUT /v1/ports`: a port is stopped or started. The answer is the [`PortRow`] as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPort {
+    pub name: String,
+    pub running: bool,
+}
+
 /// One row of `GET /v1/timeouts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimeoutRow {
@@ -267,6 +300,52 @@ pub struct TimeoutRow {
 pub struct SetTimeout {
     pub name: String,
     pub value: String,
+}
+
+/// `GET /v1/limits`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// For every zone without a limit of its own; 0 for none.
+    pub default_limit: u32,
+    /// Zones that pairs of VLAN tags and tunnels were given as they were met, and how many there can be.
+    pub learned: u32,
+    pub learned_max: u32,
+    /// Those that have flows, have refused some, or were named.
+    pub zones: Vec<ZoneRow>,
+}
+
+/// One zone of [`Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ZoneRow {
+    pub zone: u16,
+    /// Flows at most; 0 for no limit.
+    pub limit: u32,
+    /// The limit is its own and not the default.
+    pub own_limit: bool,
+    /// Flows now.
+    pub count: u32,
+    /// New flows refused at the limit.
+    pub refused: u64,
+    /// Its VLAN, `100`, or `100.7` with the outer tag first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<String>,
+    /// Its tunnel, such as `vxlan.5001`: kind and network or key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
+    /// The zone in which VLAN or tunnel was met, unless it is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u16>,
+}
+
+/// The body of `PUT /v1/limits`. Without a zone the default is set; without a limit the zone follows the default
+/// again. The answer is [`Limits`] as they are now, with the one zone or with none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLimit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// The body of `PATCH /v1/flows`: what becomes of every flow that the query's filter takes. What is left out stays.

@@ -8,8 +8,9 @@ use conntrack::track::reason::Reason;
 use conntrack::track::sctp::SctpState;
 use conntrack::track::tcp::TcpState;
 use conntrack::tracker::StateCounts;
+use conntrack::wire::Untracked;
 
-use super::schema::{PortStats, StateEntries, Stats, WorkerStats};
+use super::schema::{PortStats, StateEntries, Stats, WorkerStats, ZoneRow};
 use crate::bus::report::Snapshot;
 
 /// A worker's last numbers, and whether they are fresh.
@@ -20,7 +21,13 @@ pub(super) struct Observed {
 }
 
 /// The whole, from its parts.
-pub(super) fn stats(workers: &[Observed], ports: Vec<PortStats>, limit: u64, classic: bool) -> Stats {
+pub(super) fn stats(
+    workers: &[Observed],
+    ports: Vec<PortStats>,
+    zones: Vec<ZoneRow>,
+    limit: u64,
+    classic: bool,
+) -> Stats {
     let mut total = StateCounts::default();
     for worker in workers {
         add(&mut total, &worker.snapshot.states);
@@ -41,6 +48,7 @@ pub(super) fn stats(workers: &[Observed], ports: Vec<PortStats>, limit: u64, cla
         states,
         workers: workers.iter().enumerate().map(|(number, observed)| worker(number, observed)).collect(),
         ports,
+        zones,
     }
 }
 
@@ -100,6 +108,7 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         busy_seconds: work.busy_ns as f64 / 1e9,
         idle_seconds: work.idle_ns as f64 / 1e9,
         packets: by_class(&tracker.packets),
+        untracked: labelled(Untracked::ALL.iter().map(|kind| kind.label()), &tracker.untracked),
         invalid: by_reason(&tracker.invalid),
         malformed: by_reason(&tracker.malformed),
         found: tracker.lookups_hit,

@@ -16,6 +16,8 @@ use conntrack::policy::Role;
 use conntrack::tracker::{BURST, Frame};
 use conntrack::wire;
 
+use super::checksum;
+
 const _: () = assert!(burst::CAPACITY == BURST, "a burst of the driver is a burst of the tracker");
 
 /// The longest frame that is looked at: an IPv4 packet of 65,535 bytes behind Ethernet with two tags.
@@ -144,6 +146,26 @@ impl OpenPort {
         (!away).then(|| self.port.link().up)
     }
 
+    /// Stops the device; every worker must have left it.
+    pub fn halt(&self) -> Result<(), Error> {
+        self.port.halt()
+    }
+
+    /// Starts it again; then the workers may use it.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.port.resume()
+    }
+
+    /// Whether it was stopped by [`OpenPort::halt`].
+    pub fn is_halted(&self) -> bool {
+        self.port.is_halted()
+    }
+
+    /// Every counter that the driver has, by its own names.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        self.port.xstats()
+    }
+
     /// The link as it is now.
     pub fn link(&self) -> Link {
         self.port.link()
@@ -224,12 +246,20 @@ impl Probed {
                 rss_key: spec.rss_key,
             };
             let queues = port.start(&config, &pool)?;
+            let local = spec.device.pci().is_none() || port.info().driver.starts_with("net_virtio");
             let (mut rx, mut tx) =
                 (by_worker(queues.rx, number, workers), by_worker(queues.tx, number, workers));
             let senders: Vec<usize> = (0..tx.len()).filter(|&worker| tx[worker].is_some()).collect();
             for (worker, pairs) in workers_queues.iter_mut().enumerate() {
                 let queue = rx[worker].take();
-                let ingress = Ingress { queue, role: spec.role, zone: spec.zone, oversize: 0 };
+                let ingress = Ingress {
+                    queue,
+                    role: spec.role,
+                    zone: spec.zone,
+                    oversize: 0,
+                    untagged: 0,
+                    room: local.then(|| vec![0; MAX_FRAME].into_boxed_slice()),
+                };
                 let exit = match tx[worker].take() {
                     _ if spec.mirror => Exit::Nowhere,
                     Some(queue) => Exit::Queue(Egress { queue, unsent: 0 }),
@@ -291,6 +321,10 @@ pub struct Ingress {
     role: Role,
     zone: u16,
     oversize: u64,
+    untagged: u64,
+    /// Where the other end may be a stack of this machine, whose frames are not always finished: room to look at one
+    /// that lies in several buffers.
+    room: Option<Box<[u8]>>,
 }
 
 /// Frames freed as they came in, because nothing could be made of them.
@@ -300,6 +334,15 @@ pub struct Refused {
     pub lies: Lies,
     /// Longer than [`MAX_FRAME`].
     pub oversize: u64,
+    /// The device took the VLAN tag off, and there was no room to put it back.
+    pub untagged: u64,
+}
+
+impl Refused {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.lies.total() + self.oversize + self.untagged
+    }
 }
 
 impl Ingress {
@@ -312,6 +355,11 @@ impl Ingress {
             let before = burst.len();
             burst.retain(|frame| frame.len() <= MAX_FRAME);
             self.oversize += (before - burst.len()) as u64;
+        }
+        if let Some(room) = &mut self.room
+            && burst.iter().any(Mbuf::is_unfinished)
+        {
+            self.untagged += finish(burst, room);
         }
         burst.len()
     }
@@ -332,14 +380,24 @@ impl Ingress {
             link: wire::Link::Ethernet,
             role: self.role,
             zone: self.zone,
-            checksum: checksum(frame.checksum()),
+            checksum: word_of(frame.checksum()),
         }
+    }
+
+    /// Leaves the device alone, or uses it again; gives whether that could be done.
+    pub fn set_running(&mut self, running: bool) -> bool {
+        let Some(queue) = &mut self.queue else { return true };
+        if running {
+            return queue.wake();
+        }
+        queue.park();
+        true
     }
 
     /// What was freed at the door so far.
     pub fn refused(&self) -> Refused {
         let lies = self.queue.as_ref().map_or_else(Lies::default, RxQueue::lies);
-        Refused { lies, oversize: self.oversize }
+        Refused { lies, oversize: self.oversize, untagged: self.untagged }
     }
 
     /// The side that these frames enter by.
@@ -365,6 +423,34 @@ pub fn frames_of<'a>(
     burst.iter().map(|frame| port_of(frame).view(frame, &mut room)).collect()
 }
 
+/// Finishes what a local stack or a device left open: puts tags back and fills checksums in. Here and not where the
+/// frame leaves, so that no port has to be asked for offloads, which cost every other frame its fast path.
+/// Gives how many frames had to be freed.
+#[cold]
+fn finish(burst: &mut Burst, room: &mut [u8]) -> u64 {
+    let before = burst.len();
+    burst.retain(|frame| {
+        // Without its tag it would leave into another VLAN.
+        if !frame.restore_vlan() {
+            return false;
+        }
+        if frame.checksum() == L4Checksum::None {
+            let filled = if frame.segments() == 1 {
+                checksum::fill(frame.data())
+            } else {
+                let length = frame.copy_to(room);
+                room.get(..length).and_then(checksum::fill)
+            };
+            if let Some((at, sum)) = filled {
+                frame.write_at(at, &sum);
+            }
+            frame.set_checksum(L4Checksum::Good);
+        }
+        true
+    });
+    (before - burst.len()) as u64
+}
+
 /// Copies the frame to the start of `room`, which moves on behind it.
 #[cold]
 fn gather<'a>(frame: &Mbuf, room: &mut &'a mut [u8]) -> &'a [u8] {
@@ -376,7 +462,7 @@ fn gather<'a>(frame: &Mbuf, room: &mut &'a mut [u8]) -> &'a [u8] {
 }
 
 /// The device's word on a checksum, as far as Linux would believe it.
-fn checksum(device: L4Checksum) -> wire::Checksum {
+fn word_of(device: L4Checksum) -> wire::Checksum {
     match device {
         // A local stack left the field to be filled in (virtio's NEEDS_CSUM); the data never left this machine.
         L4Checksum::Good | L4Checksum::None => wire::Checksum::Good,
@@ -431,6 +517,15 @@ impl Egress {
             burst.clear();
         }
         sent
+    }
+
+    /// As [`Ingress::set_running`]. What is to be sent meanwhile is freed and counted.
+    pub fn set_running(&mut self, running: bool) -> bool {
+        if running {
+            return self.queue.wake();
+        }
+        self.queue.park();
+        true
     }
 
     /// Frames that the device did not take.
@@ -502,9 +597,9 @@ mod tests {
 
     #[test]
     fn only_a_good_word_is_believed() {
-        assert_eq!(checksum(L4Checksum::Good), wire::Checksum::Good);
-        assert_eq!(checksum(L4Checksum::None), wire::Checksum::Good);
-        assert_eq!(checksum(L4Checksum::Bad), wire::Checksum::Unknown);
-        assert_eq!(checksum(L4Checksum::Unknown), wire::Checksum::Unknown);
+        assert_eq!(word_of(L4Checksum::Good), wire::Checksum::Good);
+        assert_eq!(word_of(L4Checksum::None), wire::Checksum::Good);
+        assert_eq!(word_of(L4Checksum::Bad), wire::Checksum::Unknown);
+        assert_eq!(word_of(L4Checksum::Unknown), wire::Checksum::Unknown);
     }
 }

@@ -2,4 +2,5 @@
 //! send; it knows no flow and no verdict.
 
 pub mod capture;
+pub mod checksum;
 pub mod dpdk;

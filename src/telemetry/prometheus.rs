@@ -9,7 +9,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::bus::report::BURST_SIZES;
-use crate::control::schema::{Info, PortStats, Stats, WorkerStats};
+use crate::control::schema::{Info, PortStats, Stats, WorkerStats, ZoneRow};
 
 /// What [`text`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,6 +53,7 @@ impl Reading {
     fn new(info: &Info, stats: &Stats, timeouts: &Timeouts) -> prometheus::Result<Self> {
         let mut page = Page { families: Vec::new() };
         table(&mut page, stats);
+        zones(&mut page, stats);
         workers(&mut page, stats);
         ports(&mut page, info, stats);
         rest(&mut page, info, timeouts);
@@ -145,6 +146,12 @@ fn table(page: &mut Page, stats: &Stats) {
             by_label(|worker| &worker.destroyed),
         ),
         (
+            "conntrack_untracked_frames_total",
+            "kind",
+            "Frames that are not tracked, by what they are.",
+            by_label(|worker| &worker.untracked),
+        ),
+        (
             "conntrack_invalid_packets_total",
             "reason",
             "INVALID packets, by reason.",
@@ -211,6 +218,25 @@ fn table(page: &mut Page, stats: &Stats) {
         "conntrack_events_dropped_total",
         "Events lost because a buffer was full, by who missed them.",
         [(vec![("sink", "stream")], sum(|worker| worker.events_lost))],
+    );
+}
+
+/// Only the zones that an operator has named, and at most 64 of those.
+fn zones(page: &mut Page, stats: &Stats) {
+    let names: Vec<_> = stats.zones.iter().map(|row| row.zone.to_string()).collect();
+    let one = |of: fn(&ZoneRow) -> f64| {
+        names.iter().zip(&stats.zones).map(move |(name, row)| (vec![("zone", name.as_str())], of(row)))
+    };
+    page.gauge("conntrack_zone_entries", "Flows in a zone.", one(|row| f64::from(row.count)));
+    page.gauge(
+        "conntrack_zone_entries_limit",
+        "Flows that a zone may hold; 0 for no limit.",
+        one(|row| f64::from(row.limit)),
+    );
+    page.counter(
+        "conntrack_zone_refused_total",
+        "New flows refused because their zone was full.",
+        one(|row| row.refused as f64),
     );
 }
 

@@ -251,6 +251,16 @@ impl Worker {
     fn serve(&mut self, now: Tick) -> bool {
         self.work.held_frames = u64::from(self.held.len());
         self.work.rx_refused = self.inputs.iter().map(|input| refused(&input.ingress)).sum();
+        let (inputs, outs) = (&mut self.inputs, &mut self.outs);
+        let mut set_running = |port: usize, running: bool| {
+            let ingress = inputs.get_mut(port).map(|input| input.ingress.set_running(running));
+            let egress = match outs.get_mut(port) {
+                Some(Out::Queue(staged)) => staged.egress.set_running(running),
+                // Whoever sends for this worker is asked as well.
+                Some(Out::Through(_) | Out::Nowhere) | None => true,
+            };
+            ingress.unwrap_or(false) && egress
+        };
         let desk = Desk {
             now,
             tracker: &mut self.tracker,
@@ -258,6 +268,7 @@ impl Worker {
             events: &mut self.events,
             work: &self.work,
             expiry_lag: self.expiry_lag,
+            set_running: &mut set_running,
         };
         self.serve.turn(&self.bus, desk)
     }
@@ -338,6 +349,11 @@ impl Worker {
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
             let port = source.port_of(&frame);
             let end = match outcome.verdict {
+                // Where nothing is sent on, be it to another worker, the tracker's copy is all that is needed.
+                Verdict::Hold(_) if way.links.sources() == 0 && !way.leads_out(port) => {
+                    way.free(frame);
+                    continue;
+                }
                 Verdict::Hold(id) => {
                     if let Err((_, frame)) = self.held.keep(id, (port, frame)) {
                         way.work.held_full += 1;
@@ -473,6 +489,11 @@ impl Way<'_> {
         }
     }
 
+    /// Whether frames that came by `port` can leave by another.
+    fn leads_out(&self, port: usize) -> bool {
+        self.inputs.get(port).is_some_and(|input| input.peer.is_some())
+    }
+
     #[cold]
     fn lose(&mut self, frame: Mbuf) {
         self.lost += 1;
@@ -508,8 +529,7 @@ fn flush(staged: &mut Staged, work: &mut WorkCounters) {
 
 /// Frames that were freed as they came in.
 fn refused(ingress: &Ingress) -> u64 {
-    let refused = ingress.refused();
-    refused.lies.total() + refused.oversize
+    ingress.refused().total()
 }
 
 const NO_OUTCOME: Outcome =

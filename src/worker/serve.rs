@@ -31,6 +31,8 @@ pub(super) struct Desk<'a> {
     pub(super) events: &'a mut Events,
     pub(super) work: &'a WorkCounters,
     pub(super) expiry_lag: Ticks,
+    /// Has this worker leave a port alone, or use it again; gives whether that could be done.
+    pub(super) set_running: &'a mut dyn FnMut(usize, bool) -> bool,
 }
 
 /// The command in hand and where it stands.
@@ -101,6 +103,10 @@ impl Serve {
             }
             Command::Listen(on) => {
                 desk.events.set_enabled(*on);
+                true
+            }
+            Command::Port { port, running, done } => {
+                *done = (desk.set_running)(*port, *running);
                 true
             }
             Command::Clock { tsc, boot_ns } => {
@@ -189,7 +195,16 @@ mod tests {
         for turn in 1.. {
             let events = &mut Events::none();
             let expiry_lag = Ticks::default();
-            let desk = Desk { now: Tick(2), tracker, clock: &mut clock, events, work: &work, expiry_lag };
+            let set_running = &mut |_, _| true;
+            let desk = Desk {
+                now: Tick(2),
+                tracker,
+                clock: &mut clock,
+                events,
+                work: &work,
+                expiry_lag,
+                set_running,
+            };
             serve.turn(&worker, desk);
             if let Some(ticket) = control.next_answer() {
                 return (ticket.command, turn);

@@ -33,11 +33,20 @@ impl Appliance {
     /// Starts with this configuration, to which the control socket and the memory are added.
     pub(crate) fn start(config: &str) -> Self {
         // What most tests ask is one worker's, whatever the machine would have.
-        Self::start_with(&format!("workers = 1\n{config}"), "")
+        Self::start_after(config, |_| ())
+    }
+
+    /// As [`Appliance::start`], once `prepare` has made what the namespace needs.
+    pub(crate) fn start_after(config: &str, prepare: impl FnOnce(&Namespace)) -> Self {
+        Self::launch(&format!("workers = 1\n{config}"), "", prepare)
     }
 
     /// As [`Appliance::start`], with a number of workers in `config` and these keys for them.
     pub(crate) fn start_with(config: &str, worker: &str) -> Self {
+        Self::launch(config, worker, |_| ())
+    }
+
+    fn launch(config: &str, worker: &str, prepare: impl FnOnce(&Namespace)) -> Self {
         need_root();
         let core = CORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let name = unique();
@@ -49,6 +58,7 @@ impl Appliance {
         );
         std::fs::write(home.join("config.toml"), &config).unwrap();
         let space = Namespace::new(name);
+        prepare(&space);
         let log = std::fs::File::create(home.join("log")).unwrap();
         let child = Command::new("ip")
             // It must not outlive the test, however that ends.
@@ -81,6 +91,21 @@ impl Appliance {
             std::thread::sleep(Duration::from_millis(50));
         }
         appliance
+    }
+
+    /// Where it and its interfaces are.
+    pub(crate) fn space(&self) -> &Namespace {
+        &self.space
+    }
+
+    /// Memory that it occupies.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a running process has memory");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// All that it printed until now.

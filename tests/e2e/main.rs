@@ -5,13 +5,19 @@
 mod appliance;
 mod net;
 mod stream;
+mod trunk;
+mod wires;
 
+mod fragments;
 mod full;
 mod guard;
+mod jumbo;
 mod mirror;
 mod newcomer;
+mod ports;
 mod protocols;
 mod shown;
 mod tcp;
 mod tuned;
+mod vlan;
 mod workers;

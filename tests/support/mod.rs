@@ -31,6 +31,24 @@ pub fn udp(src: u8, dst: u8, sport: u16, dport: u16) -> Vec<u8> {
     ipv4(src, dst, 17, &datagram)
 }
 
+/// A UDP datagram of `length` bytes of payload with its checksum.
+pub fn udp_with_sum(length: usize) -> Vec<u8> {
+    let mut datagram = vec![3, 232, 0, 53];
+    datagram.extend_from_slice(&(8 + length as u16).to_be_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.extend((0..length).map(|i| (i % 251) as u8));
+    let mut frame = ipv4(1, 2, 17, &datagram);
+    // The pseudo header: addresses, protocol, length. RFC 768
+    let mut summed = frame[26..34].to_vec();
+    summed.extend_from_slice(&[0, 17, datagram[4], datagram[5]]);
+    summed.extend_from_slice(&datagram);
+    summed.resize(summed.len().next_multiple_of(2), 0);
+    let sum: u64 = summed.chunks(2).map(|word| u64::from(word[0]) << 8 | u64::from(word[1])).sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    frame[40..42].copy_from_slice(&(!((sum >> 16) + sum) as u16).to_be_bytes());
+    frame
+}
+
 /// An ARP request.
 pub fn arp(src: u8) -> Vec<u8> {
     let mut frame = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, src, 8, 6];

@@ -1,7 +1,7 @@
 //! The tracker: takes frames, gives back what Linux conntrack would say of each, and a verdict.
 //!
 //! Read the modules in the order in which a packet meets them: [`wire`] → [`key`] → [`table`] → [`track`] →
-//! [`policy`], with [`timer`] and [`event`] beside them; [`tracker`] ties them together.
+//! [`policy`], with [`zone`], [`timer`] and [`event`] beside them; [`tracker`] ties them together.
 //! No clock, no I/O, no DPDK: time, memory and randomness are handed in.
 #![no_std]
 #![deny(unsafe_code)]
@@ -21,3 +21,4 @@ pub mod timer;
 pub mod track;
 pub mod tracker;
 pub mod wire;
+pub mod zone;

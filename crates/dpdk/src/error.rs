@@ -29,6 +29,17 @@ pub enum Error {
     Mtu { port: String, min: u16, max: u16, want: u16 },
     #[error("port {port} already runs: give its queues back first")]
     Running { port: String },
+    #[error("port {port} does not run: start it first")]
+    NotRunning { port: String },
+    #[error(
+        "port {port} cannot be stopped, {queues} of its queues are in use: have the workers leave it first"
+    )]
+    QueuesInUse { port: String, queues: u32 },
+    #[error(
+        "port {port} would not start again once it is stopped, by its driver {driver}: take its interface down and up \
+         instead"
+    )]
+    OneStart { port: String, driver: String },
     #[error("port {port}: {step} failed: {why}")]
     Port { port: String, step: &'static str, why: String },
     #[error(

@@ -133,6 +133,78 @@ impl Mbuf {
         }
     }
 
+    /// Has the frame say this of its transport checksum: after it was filled in, or where a test plays the device.
+    pub fn set_checksum(&mut self, checksum: L4Checksum) {
+        let bits = match checksum {
+            L4Checksum::Unknown => 0,
+            L4Checksum::Bad => sys::DPDK_MBUF_F_RX_L4_CKSUM_BAD,
+            L4Checksum::Good => sys::DPDK_MBUF_F_RX_L4_CKSUM_GOOD,
+            L4Checksum::None => sys::DPDK_MBUF_F_RX_L4_CKSUM_NONE,
+        };
+        // SAFETY: raw is a live mbuf, borrowed mutably with self.
+        unsafe {
+            let flags = field::ol_flags(self.raw.as_ptr()) & !sys::DPDK_MBUF_F_RX_L4_CKSUM_MASK;
+            field::set_ol_flags(self.raw.as_ptr(), flags | bits);
+        }
+    }
+
+    /// Whether something is left to do before the frame can leave by a device that is not asked for it: the transport
+    /// checksum is not filled in, or the device took the VLAN tag off.
+    #[inline(always)]
+    pub fn is_unfinished(&self) -> bool {
+        // SAFETY: raw is a live mbuf.
+        let flags = unsafe { field::ol_flags(self.raw.as_ptr()) };
+        flags & sys::DPDK_MBUF_F_RX_L4_CKSUM_MASK == sys::DPDK_MBUF_F_RX_L4_CKSUM_NONE
+            || flags & sys::DPDK_MBUF_F_RX_VLAN_STRIPPED != 0
+    }
+
+    /// Puts a VLAN tag that the device took off back; false if there is no room for it. True without one.
+    pub fn restore_vlan(&mut self) -> bool {
+        // SAFETY: raw is a live mbuf that this Mbuf owns alone; the call moves its first bytes within its headroom.
+        unsafe {
+            let stripped = field::ol_flags(self.raw.as_ptr()) & sys::DPDK_MBUF_F_RX_VLAN_STRIPPED != 0;
+            !stripped || sys::dpdk_vlan_insert(self.raw.as_ptr()) == 0
+        }
+    }
+
+    /// Plays a device that took the VLAN tag off and tells it aside.
+    #[cfg(test)]
+    pub(crate) fn strip_vlan(&mut self, tag: u16) {
+        // SAFETY: raw is a live mbuf, borrowed mutably with self.
+        unsafe {
+            field::set_vlan_tci(self.raw.as_ptr(), tag);
+            let flags = field::ol_flags(self.raw.as_ptr()) | sys::DPDK_MBUF_F_RX_VLAN_STRIPPED;
+            field::set_ol_flags(self.raw.as_ptr(), flags);
+        }
+    }
+
+    /// Writes `bytes` at `at`, counted over all segments; false if the frame ends before they do.
+    pub fn write_at(&mut self, at: usize, bytes: &[u8]) -> bool {
+        let (mut at, mut left) = (at, bytes);
+        let mut segment = self.raw.as_ptr();
+        for _ in 0..self.segments() {
+            if segment.is_null() || left.is_empty() {
+                break;
+            }
+            // SAFETY: a live segment of this chain; the walk is bounded by nb_segs.
+            let (len, next) = unsafe { (segment_data(segment).len(), field::next(segment)) };
+            let (here, behind) = left.split_at(len.saturating_sub(at).min(left.len()));
+            if !here.is_empty() {
+                // SAFETY: at + here.len() bytes lie in the segment's data, as it is clipped to its buffer, which this
+                // Mbuf owns and nobody else looks at now.
+                unsafe {
+                    let start = usize::from(field::data_off(segment).min(field::buf_len(segment)));
+                    let to = field::buf_addr(segment).add(start + at);
+                    ptr::copy_nonoverlapping(here.as_ptr(), to, here.len());
+                }
+            }
+            at = at.saturating_sub(len);
+            left = behind;
+            segment = next;
+        }
+        left.is_empty()
+    }
+
     /// Whether the frame is one segment whose lengths agree with its buffer: four loads from the line that is read
     /// anyway. `next` is not looked at: DPDK itself keeps it null in every buffer that a driver did not chain.
     #[inline(always)]

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use dpdk_sys as sys;
@@ -223,15 +224,31 @@ struct Opened {
 #[derive(Debug)]
 pub(crate) struct Started {
     opened: Arc<Opened>,
+    /// Queues that may touch the device now, or [`HALTED`].
+    seats: AtomicU32,
     /// Where the device takes its buffers from.
     _pool: Mempool,
     /// ethdev keeps the pointer, and drivers read it when they like.
     _rss_key: Option<Box<[u8; RSS_KEY_MAX]>>,
 }
 
+/// No queue may touch the device.
+const HALTED: u32 = u32::MAX;
+
 impl Started {
     pub(crate) fn port_id(&self) -> u16 {
         self.opened.id
+    }
+
+    /// One queue more may touch the device, unless it is halted.
+    pub(crate) fn take_seat(&self) -> bool {
+        let more = |seats: u32| (seats != HALTED).then(|| seats + 1);
+        self.seats.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// One queue less.
+    pub(crate) fn leave_seat(&self) {
+        self.seats.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn port_name(&self) -> &str {
@@ -342,13 +359,65 @@ impl Port {
                 },
             )?;
         }
-        let started =
-            Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone(), _rss_key: rss_key });
+        let started = Arc::new(Started {
+            opened: Arc::clone(&self.opened),
+            seats: AtomicU32::new(0),
+            _pool: pool.clone(),
+            _rss_key: rss_key,
+        });
         self.started = Arc::downgrade(&started);
         Ok(Queues {
             rx: (0..config.rx_queues).map(|queue| RxQueue::new(&started, queue)).collect(),
             tx: (0..config.tx_queues).map(|queue| TxQueue::new(&started, queue)).collect(),
         })
+    }
+
+    /// Stops the device while its queues stay out. All of them must have been parked.
+    pub fn halt(&self) -> Result<(), Error> {
+        let name = || self.opened.device.name().to_owned();
+        let Some(started) = self.started.upgrade() else { return Err(Error::NotRunning { port: name() }) };
+        if ONE_START.contains(&self.info.driver.as_str()) {
+            return Err(Error::OneStart { port: name(), driver: self.info.driver.clone() });
+        }
+        let _control = self.opened.eal.control();
+        match started.seats.compare_exchange(0, HALTED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {}
+            Err(HALTED) => return Ok(()),
+            Err(queues) => return Err(Error::QueuesInUse { port: name(), queues }),
+        }
+        log::forget();
+        // SAFETY: the port is open, and no queue of it touches the device until it is resumed.
+        let errno = unsafe { sys::rte_eth_dev_stop(self.opened.id) };
+        if errno != 0 {
+            started.seats.store(0, Ordering::Release);
+            let why = log::complaints().unwrap_or_else(|| error::words(errno));
+            return Err(Error::Port { port: name(), step: "stopping", why });
+        }
+        Ok(())
+    }
+
+    /// Starts a halted device again, as it was set up; then its queues can be woken.
+    pub fn resume(&self) -> Result<(), Error> {
+        let name = || self.opened.device.name().to_owned();
+        let Some(started) = self.started.upgrade() else { return Err(Error::NotRunning { port: name() }) };
+        let _control = self.opened.eal.control();
+        if started.seats.load(Ordering::Acquire) != HALTED {
+            return Ok(());
+        }
+        log::forget();
+        // SAFETY: the port is open, set up and stopped.
+        let errno = unsafe { sys::rte_eth_dev_start(self.opened.id) };
+        if errno != 0 {
+            let why = log::complaints().unwrap_or_else(|| error::words(errno));
+            return Err(Error::Port { port: name(), step: "starting", why });
+        }
+        started.seats.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the device was stopped by [`Port::halt`].
+    pub fn is_halted(&self) -> bool {
+        self.started.upgrade().is_some_and(|started| started.seats.load(Ordering::Acquire) == HALTED)
     }
 
     /// What the port has counted.
@@ -444,7 +513,7 @@ fn info(id: u16) -> Result<Info, i32> {
         max_rx_queues: raw.max_rx_queues,
         max_tx_queues: raw.max_tx_queues,
         min_mtu: raw.min_mtu,
-        max_mtu: raw.max_mtu,
+        max_mtu: max_mtu(raw.max_mtu, raw.max_rx_pktlen),
         mac: mac.addr_bytes,
     })
 }
@@ -452,12 +521,27 @@ fn info(id: u16) -> Result<Info, i32> {
 /// What RSS may hash: addresses, and ports where there are any.
 const RSS_TYPES: u64 = sys::DPDK_RSS_IP | sys::DPDK_RSS_TCP | sys::DPDK_RSS_UDP | sys::DPDK_RSS_SCTP;
 
+/// The greatest MTU that ethdev lets through. Drivers that name none (virtual ones, mostly) are held to their longest
+/// frame, with Ethernet's header and check sequence counted as 18 bytes; others say by both numbers what they add.
+fn max_mtu(stated: u16, frame: u32) -> u16 {
+    if stated < u16::MAX || frame < ETHERNET {
+        return stated;
+    }
+    u16::try_from(frame - ETHERNET).unwrap_or(u16::MAX)
+}
+
+const ETHERNET: u32 = 14 + 4;
+
 const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
 
 /// Drivers that are not asked to verify checksums. The first three would do it in their own code: no gain over doing
 /// it once, later. With virtio's, asking means that the other end may leave the field to be filled in
 /// (VIRTIO_NET_F_GUEST_CSUM), and frames that go on to another host need it filled. Virtio 1.2 section 5.1.6.4
 const NO_RX_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost", "net_virtio", "net_virtio_user"];
+
+/// Drivers that close their interface when they stop and do not open it again when they start (DPDK 22.11: af_packet
+/// its sockets, pcap what it reads by `rx_iface_in` and files).
+const ONE_START: &[&str] = &["net_af_packet", "net_pcap"];
 
 /// The checksum offloads to ask for, of those that `driver` has.
 fn rx_checksum(driver: &str, has: u64) -> u64 {
@@ -604,6 +688,14 @@ mod tests {
             let error = text.parse::<Device>().unwrap_err().to_string();
             assert!(error.contains("0000:03:00.0"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_driver_that_names_no_mtu_is_held_to_its_longest_frame() {
+        assert_eq!(max_mtu(u16::MAX, 1522), 1504);
+        assert_eq!(max_mtu(9_702, 9_728), 9_702);
+        assert_eq!(max_mtu(u16::MAX, u32::MAX), u16::MAX);
+        assert_eq!(max_mtu(u16::MAX, 0), u16::MAX);
     }
 
     #[test]

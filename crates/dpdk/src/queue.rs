@@ -26,10 +26,44 @@ impl Lies {
     }
 }
 
+/// A queue's right to touch the device. The port can only be halted while no queue has it.
+#[derive(Debug)]
+struct Seat {
+    started: Arc<Started>,
+    /// Whether this queue is counted among those that may.
+    awake: bool,
+}
+
+impl Seat {
+    fn new(started: &Arc<Started>) -> Self {
+        Self { started: Arc::clone(started), awake: started.take_seat() }
+    }
+
+    fn park(&mut self) {
+        if self.awake {
+            self.awake = false;
+            self.started.leave_seat();
+        }
+    }
+
+    fn wake(&mut self) -> bool {
+        if !self.awake {
+            self.awake = self.started.take_seat();
+        }
+        self.awake
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.park();
+    }
+}
+
 /// A receive queue. The port runs while any of its queues lives.
 #[derive(Debug)]
 pub struct RxQueue {
-    started: Arc<Started>,
+    seat: Seat,
     port: u16,
     queue: u16,
     lies: Lies,
@@ -39,7 +73,7 @@ pub struct RxQueue {
 /// A transmit queue. The port runs while any of its queues lives.
 #[derive(Debug)]
 pub struct TxQueue {
-    started: Arc<Started>,
+    seat: Seat,
     port: u16,
     queue: u16,
     _one_thread: PhantomData<Cell<()>>,
@@ -49,7 +83,7 @@ impl RxQueue {
     /// Made once for each queue that [`crate::port::Port::start`] set up.
     pub(crate) fn new(started: &Arc<Started>, queue: u16) -> Self {
         let port = started.port_id();
-        Self { started: Arc::clone(started), port, queue, lies: Lies::default(), _one_thread: PhantomData }
+        Self { seat: Seat::new(started), port, queue, lies: Lies::default(), _one_thread: PhantomData }
     }
 
     /// Adds what has arrived to the end of `burst`, up to its room; gives how many frames. Each was checked: its
@@ -57,9 +91,12 @@ impl RxQueue {
     /// places.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst) -> usize {
+        if !self.seat.awake {
+            return 0;
+        }
         let (port, queue) = (self.port, self.queue);
         let before = burst.len();
-        // SAFETY: the port was started and stops only when its last queue is gone; this is the queue's only handle,
+        // SAFETY: the port was started, and stops only when no queue is awake or left; this is the queue's only handle,
         // borrowed mutably. Drivers give chains of their pool's buffers, which nobody else owns.
         let (_, null) = unsafe { burst.fill(|at, n| usize::from(sys::rx_burst(port, queue, at, n as u16))) };
         self.lies.null += null as u64;
@@ -86,28 +123,51 @@ impl RxQueue {
         self.lies
     }
 
+    /// Leaves the device alone from now on, so that the port can be halted: nothing is received.
+    pub fn park(&mut self) {
+        self.seat.park();
+    }
+
+    /// Uses the device again; false while the port is halted.
+    pub fn wake(&mut self) -> bool {
+        self.seat.wake()
+    }
+
     /// The name of the port's device.
     pub fn port_name(&self) -> &str {
-        self.started.port_name()
+        self.seat.started.port_name()
     }
 }
 
 impl TxQueue {
     /// Made once for each queue that [`crate::port::Port::start`] set up.
     pub(crate) fn new(started: &Arc<Started>, queue: u16) -> Self {
-        Self { started: Arc::clone(started), port: started.port_id(), queue, _one_thread: PhantomData }
+        Self { seat: Seat::new(started), port: started.port_id(), queue, _one_thread: PhantomData }
     }
 
     /// Sends from the front of `burst`; gives how many frames the device took. The others stay.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> usize {
+        if !self.seat.awake {
+            return 0;
+        }
         let (port, queue) = (self.port, self.queue);
         // SAFETY: as for RxQueue::receive; the driver owns what it took.
         unsafe { burst.empty(|at, n| usize::from(sys::tx_burst(port, queue, at, n as u16))) }
     }
 
+    /// Leaves the device alone from now on, so that the port can be halted: nothing is taken to be sent.
+    pub fn park(&mut self) {
+        self.seat.park();
+    }
+
+    /// Uses the device again; false while the port is halted.
+    pub fn wake(&mut self) -> bool {
+        self.seat.wake()
+    }
+
     /// The name of the port's device.
     pub fn port_name(&self) -> &str {
-        self.started.port_name()
+        self.seat.started.port_name()
     }
 }

@@ -439,3 +439,65 @@ fn frames_of_a_capture_file_arrive_as_written() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_tag_that_a_device_took_off_is_put_back() {
+    let pool = pool(63);
+    let mut mbuf =
+        pool.copy_of(&[[1; 6], [2; 6]].concat().into_iter().chain([8, 0, 0x45]).collect::<Vec<_>>()).unwrap();
+    assert!(mbuf.restore_vlan() && mbuf.len() == 15, "nothing was taken off");
+    mbuf.strip_vlan(0x6064);
+    assert!(mbuf.is_unfinished());
+    assert!(mbuf.restore_vlan());
+    assert!(!mbuf.is_unfinished());
+    assert_eq!(&mbuf.data()[10..19], [2, 2, 0x81, 0, 0x60, 0x64, 8, 0, 0x45]);
+    assert!(mbuf.restore_vlan() && mbuf.len() == 19, "once");
+}
+
+#[test]
+fn bytes_are_written_across_segments_and_never_beyond() {
+    let pool = pool(63);
+    let room = usize::from(pool.frame_room());
+    let bytes = frame(2 * room + 10);
+    let mut mbuf = pool.copy_of(&bytes).unwrap();
+    for at in [0, room - 1, 2 * room - 2, 2 * room + 8] {
+        assert!(mbuf.write_at(at, &[0xaa, 0xbb]), "{at}");
+        let mut now = vec![0; bytes.len()];
+        assert_eq!(mbuf.copy_to(&mut now), bytes.len());
+        assert_eq!(now[at..at + 2], [0xaa, 0xbb], "{at}");
+    }
+    assert!(!mbuf.write_at(bytes.len() - 1, &[1, 2]));
+    assert!(!mbuf.write_at(bytes.len(), &[1]));
+}
+
+#[test]
+fn a_port_is_halted_only_while_its_queues_are_parked_and_goes_on_where_it_was() {
+    let pool = pool(511);
+    let (port, mut queues) = open(&format!("net_ring{}", number()), &pool);
+    let mut burst = Burst::new();
+    let (rx, tx) = (&mut queues.rx[0], &mut queues.tx[0]);
+    let error = port.halt().unwrap_err().to_string();
+    assert!(error.contains("2 of its queues are in use"), "{error}");
+    rx.park();
+    rx.park();
+    assert!(port.halt().is_err() && !port.is_halted());
+    tx.park();
+    assert!(burst.push(pool.copy_of(b"x").unwrap()).is_ok());
+    assert_eq!((tx.send(&mut burst), burst.len()), (0, 1), "a parked queue takes nothing");
+    port.halt().unwrap();
+    port.halt().unwrap();
+    assert!(port.is_halted() && port.is_running());
+    assert!(!rx.wake() && !tx.wake(), "not while it is halted");
+    assert_eq!((tx.send(&mut burst), rx.receive(&mut Burst::new())), (0, 0));
+    port.resume().unwrap();
+    assert!(rx.wake() && tx.wake() && !port.is_halted());
+    assert_eq!(tx.send(&mut burst), 1);
+    assert_eq!(rx.receive(&mut burst), 1);
+    burst.clear();
+    // A queue that is gone is in nobody's way.
+    rx.park();
+    queues.tx.clear();
+    port.halt().unwrap();
+    drop(queues);
+    assert!(matches!(port.halt(), Err(Error::NotRunning { .. })));
+}

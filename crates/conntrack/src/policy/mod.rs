@@ -80,11 +80,15 @@ pub enum DropReason {
     Fragment,
     /// The ring to the worker that owns the flow, or to the one that sends on the port, was full.
     HandOffFull,
+    /// A new flow's zone holds as many as it may.
+    ZoneLimit,
+    /// No zone is left for the frame's VLAN tags or tunnel, or it came from a side that may open no flow where none is.
+    NoZone,
 }
 
 impl DropReason {
     /// Every label, for metrics that start at zero.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 11] = [
         "policy_new",
         "policy_established",
         "policy_related",
@@ -94,6 +98,8 @@ impl DropReason {
         "malformed",
         "fragment",
         "hand_off_full",
+        "zone_limit",
+        "no_zone",
     ];
 
     /// The number of the reason's label in [`DropReason::LABELS`].
@@ -105,6 +111,8 @@ impl DropReason {
             Self::Malformed(_) => 6,
             Self::Fragment => 7,
             Self::HandOffFull => 8,
+            Self::ZoneLimit => 9,
+            Self::NoZone => 10,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::track::tcp::TcpState;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, tcp, udp};
 use crate::wire::plain::{self, Plain, Take};
-use crate::wire::{self, L4, Packet, Parsed, Segment};
+use crate::wire::{self, L4, Packet, Parsed, Segment, tunnel};
 
 /// A key, the side that the packet came from, and the key's hash.
 #[derive(Clone, Copy)]
@@ -237,7 +237,7 @@ impl Tracker {
                 return self.core.on_packet(now, frame, packet, found, events, outcome);
             }
             Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
-            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+            Parsed::Untracked(kind) => self.core.untracked(frame, *kind),
             Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.core.malformed(*reason),
         };
@@ -248,14 +248,15 @@ impl Tracker {
 struct Enlist<'b, 'a> {
     core: &'b Core,
     owners: Option<&'b Owners>,
-    frame: &'b Frame<'a>,
+    zone: u16,
+    role: Role,
     place: &'b mut MaybeUninit<Work<'a>>,
 }
 
 impl<'a> Take<'a> for Enlist<'_, 'a> {
     #[inline(always)]
     fn take(self, plain: Plain<'a>) {
-        let Keyed { key, side } = key_of_plain(&plain, self.frame.zone);
+        let Keyed { key, side } = key_of_plain(&plain, self.zone);
         let hash = self.core.hasher.hash(&key);
         if let Some(owner) = self.owners.and_then(|owners| owners.elsewhere(hash)) {
             self.place.write(Work::away(owner));
@@ -268,7 +269,7 @@ impl<'a> Take<'a> for Enlist<'_, 'a> {
             hash,
             segment: plain.segment,
             ip_bytes: plain.ip_bytes,
-            role: self.frame.role,
+            role: self.role,
             flow: NOWHERE,
             side,
             lane: if plain.tcp { Lane::Tcp } else { Lane::Udp },
@@ -289,45 +290,71 @@ impl Core {
     ) -> &'r mut [Work<'a>] {
         let room = &mut room[..frames.len()];
         for (frame, place) in frames.iter().zip(room.iter_mut()) {
-            let enlist = Enlist { core: self, owners, frame, place };
-            if frame.link != wire::Link::Ethernet
-                || !plain::read(frame.bytes, frame.checksum, self.settings.checksum, enlist)
-            {
-                place.write(self.read_general(owners, frame, general));
+            if !self.read_plain(owners, frame, frame.bytes, frame.zone, place) {
+                self.read_general(owners, frame, place, general);
             }
         }
-        // SAFETY: as many places as there are frames, and each was written: by `Enlist::take`, which is the only way for
-        // `plain::read` to give true, or else here. A slice of MaybeUninit<T> lies as one of T.
+        // SAFETY: as many places as there are frames, and each was written: by `read_plain` where it gives true, or else by
+        // `read_general`. A slice of MaybeUninit<T> lies as one of T.
         #[allow(unsafe_code)]
         unsafe {
             &mut *(core::ptr::from_mut(room) as *mut [Work<'a>])
         }
     }
 
+    /// Writes the frame's place and gives true if it is plain from `bytes` on, and not to be looked into.
+    #[inline(always)]
+    fn read_plain<'a>(
+        &self,
+        owners: Option<&Owners>,
+        frame: &Frame<'a>,
+        bytes: &'a [u8],
+        zone: u16,
+        place: &mut MaybeUninit<Work<'a>>,
+    ) -> bool {
+        if frame.link != wire::Link::Ethernet || (self.inner && tunnel::may_be_udp(bytes)) {
+            return false;
+        }
+        // `take` is the only way for this to give true, and writes.
+        let enlist = Enlist { core: self, owners, zone, role: frame.role, place };
+        plain::read(bytes, frame.checksum, self.settings.checksum, enlist)
+    }
+
+    /// Writes the place of a frame that is not plain, or is so only behind its tags.
     #[cold]
     fn read_general<'a>(
         &self,
         owners: Option<&Owners>,
         frame: &Frame<'a>,
+        place: &mut MaybeUninit<Work<'a>>,
         general: &mut General<'a>,
-    ) -> Work<'a> {
-        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
-        let found = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, frame.zone),
-            _ => None,
+    ) {
+        let (checksum, verify) = (frame.checksum, self.settings.checksum);
+        let (parsed, found) = match wire::parse_untagged(frame.bytes, frame.link, checksum, verify) {
+            Ok(parsed) => self.find_place(frame, parsed, Some(frame.zone)),
+            Err(tagged) => {
+                let zone = self.zone_of_tags(frame.role, frame.zone, tagged.tags);
+                if zone.is_some_and(|zone| {
+                    self.read_plain(owners, frame, tagged.shifted(frame.bytes), zone, place)
+                }) {
+                    return;
+                }
+                self.find_place(frame, tagged.parse(checksum, verify), zone)
+            }
         };
         let lane = if found.is_some() { Lane::Keyed } else { Lane::Bare };
         let Found { key, side, hash } =
             found.unwrap_or(Found { key: FlowKey::EMPTY, side: Side::Lo, hash: 0 });
         if lane == Lane::Keyed {
             if let Some(owner) = owners.and_then(|owners| owners.elsewhere(hash)) {
-                return Work::away(owner);
+                place.write(Work::away(owner));
+                return;
             }
             self.flows.table.prefetch_bucket(hash);
         }
         let number = general.len() as u8;
         general.push(parsed);
-        Work {
+        place.write(Work {
             key,
             hash,
             segment: Segment::NONE,
@@ -337,7 +364,7 @@ impl Core {
             side,
             lane,
             general: number,
-        }
+        });
     }
 
     /// Stage 2: the index says where the entry is, or will be; its lines are on their way. The few that live in their

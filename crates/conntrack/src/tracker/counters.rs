@@ -4,13 +4,15 @@ use crate::event::DestroyReason;
 use crate::policy::{Class, DropReason};
 use crate::table::entry::{Entry, status};
 use crate::track::reason::Reason;
-use crate::wire::proto;
+use crate::wire::{Untracked, proto};
 
 /// Numbers that only grow.
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Packets by [`Class`] as index.
     pub packets: [u64; Class::ALL.len()],
+    /// Untracked frames by [`Untracked`] as index.
+    pub untracked: [u64; Untracked::ALL.len()],
     /// INVALID packets by [`Reason`] as index.
     pub invalid: [u64; Reason::ALL.len()],
     /// Frames that never reached tracking, by [`Reason`] as index.
@@ -44,6 +46,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             packets: [0; Class::ALL.len()],
+            untracked: [0; Untracked::ALL.len()],
             invalid: [0; Reason::ALL.len()],
             malformed: [0; Reason::ALL.len()],
             lookups_hit: 0,

@@ -9,6 +9,7 @@ use crate::table::memory::Memory;
 use crate::table::{FlowIndex, Full, PrefetchHint, Table};
 use crate::tick::{Tick, until};
 use crate::timer::wheel::Wheel;
+use crate::zone::Member;
 
 use super::{Counters, StateCounts};
 
@@ -20,6 +21,8 @@ pub(super) struct Flows {
     pub(super) cold: Cold,
     pub(super) states: StateCounts,
     pub(super) accounting: bool,
+    /// Who counts flows by zone; without it there are no limits.
+    pub(super) zones: Option<Member>,
     /// Told apart: two flows that follow each other in one slot within a tick.
     incarnation: u8,
 }
@@ -53,8 +56,23 @@ impl Flows {
             cold: Cold::new(max_entries, memory)?,
             states: StateCounts::default(),
             accounting,
+            zones: None,
             incarnation: 0,
         })
+    }
+
+    /// Counts a flow that is about to be made; false if its zone is full.
+    #[inline(always)]
+    pub(super) fn admit(&self, zone: u16) -> bool {
+        self.zones.as_ref().is_none_or(|zones| zones.admit(zone))
+    }
+
+    /// Forgets a flow that has ended, or was not made after all.
+    #[inline(always)]
+    pub(super) fn leave(&self, zone: u16) {
+        if let Some(zones) = &self.zones {
+            zones.leave(zone);
+        }
     }
 
     /// Puts the flow that was made in a slot of the table in. Where there is no room the slot stays taken.
@@ -97,6 +115,7 @@ impl Flows {
         if events.enabled() && !planted(Fault::DestroyUntold) {
             self.say(now, flow, EventKind::Destroy(reason), events);
         }
+        self.leave(self.table.entry(flow).key.zone);
         self.states.remove(self.table.entry(flow));
         self.cold.forget(flow, self.table.entry_mut(flow));
         let found = self.table.remove(hash, flow);

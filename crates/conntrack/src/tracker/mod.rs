@@ -5,6 +5,7 @@ mod burst;
 mod counters;
 mod edit;
 mod flows;
+mod places;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,8 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, tcp_flags};
+use crate::zone::Member;
 use burst::Found;
 use flows::{Flows, Refused};
 use sweep::Sweep;
@@ -41,6 +43,7 @@ pub struct Frame<'a> {
     pub link: Link,
     /// The side that it entered by.
     pub role: Role,
+    /// That of the port's untagged frames.
     pub zone: u16,
     /// What the NIC said of the transport checksum.
     pub checksum: Checksum,
@@ -160,6 +163,8 @@ struct Core {
     settings: Settings,
     policy: Policy,
     on_full: OnFull,
+    /// Track what tunnels carry.
+    inner: bool,
     flows: Flows,
     hasher: Hasher,
     cpu: Cpu,
@@ -205,6 +210,7 @@ impl Tracker {
                 settings,
                 policy,
                 on_full,
+                inner: false,
                 flows,
                 hasher,
                 cpu,
@@ -216,6 +222,13 @@ impl Tracker {
             owners: Owners::alone(),
             last: Tick(0),
         })
+    }
+
+    /// Has zones chosen by tags and tunnels, and flows counted by zone. Without it a frame's zone is its port's.
+    pub fn join(&mut self, zones: Member) {
+        debug_assert!(self.is_empty(), "flows are here that no zone counts");
+        self.core.inner = zones.zones().inner();
+        self.core.flows.zones = Some(zones);
     }
 
     /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
@@ -303,7 +316,8 @@ impl Tracker {
         events: &mut Events,
         came: Came,
     ) -> Outcome {
-        let (zone, ingress) = (frame.zone, frame.role as u8);
+        let Some(zone) = self.core.zone_of(frame) else { return self.core.dropped(DropReason::NoZone) };
+        let ingress = frame.role as u8;
         let mut owners = None;
         if self.owners.are_several() {
             match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
@@ -326,11 +340,11 @@ impl Tracker {
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, owners, events)
+                self.core.on_datagram(now, frame, zone, &parsed, owners, events)
             }
             Reassembly::Complete { held, datagram } => {
-                let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, owners, events);
+                let (parsed, zone) = self.core.read_datagram(frame.role, &datagram, zone);
+                let mut outcome = self.core.on_datagram(now, frame, zone, &parsed, owners, events);
                 let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
                 self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
@@ -467,13 +481,14 @@ impl Core {
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
+        zone: u16,
         parsed: &Parsed<'_>,
         owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
-                let keyed = self.key(packet, frame.zone);
+                let keyed = self.key(packet, zone);
                 let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
                 if let Some(owner) = owner {
                     return Outcome::untold(Verdict::HandOff(owner));
@@ -482,7 +497,7 @@ impl Core {
                 self.on_packet(now, frame, packet, keyed, events, &mut outcome);
                 outcome
             }
-            Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
+            Parsed::Untracked(kind) => self.untracked(frame, *kind),
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.malformed(*reason),
             Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
@@ -658,8 +673,16 @@ impl Core {
         events: &mut Events,
         outcome: &mut Outcome,
     ) {
+        let zone = self.flows.table.entry(flow).key.zone;
+        if !self.flows.admit(zone) {
+            self.flows.table.give_back(flow);
+            self.counters.dropped[DropReason::ZoneLimit.index()] += 1;
+            outcome.verdict = Verdict::Drop(DropReason::ZoneLimit);
+            return;
+        }
         if self.make(now, hash, flow, events).is_err() {
             self.flows.table.give_back(flow);
+            self.flows.leave(zone);
             if self.on_full == OnFull::PassUntracked {
                 self.counters.full_untracked += 1;
             } else {
@@ -806,6 +829,15 @@ impl Core {
             self.counters.dropped[reason.index()] += 1;
         }
         outcome
+    }
+
+    fn untracked(&mut self, frame: &Frame<'_>, kind: Untracked) -> Outcome {
+        match self.counters.untracked.get_mut(kind as usize) {
+            Some(counter) => *counter += 1,
+            // Of the kinds, the one that does not pass.
+            None => return self.dropped(DropReason::NoZone),
+        }
+        self.classify(frame, Class::Untracked, None, false)
     }
 
     fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {

@@ -36,6 +36,11 @@ impl Sum {
         self.fold() == 0xffff
     }
 
+    /// What makes this sum right when it is put where zeros were summed.
+    pub fn complement(self) -> [u8; 2] {
+        (!self.fold()).to_ne_bytes()
+    }
+
     #[inline(always)]
     fn fold(self) -> u16 {
         let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);

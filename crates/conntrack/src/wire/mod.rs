@@ -15,6 +15,7 @@ mod sctp;
 mod tcp;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 mod udp;
 
 use crate::fault::{Fault, planted};
@@ -222,10 +223,126 @@ pub enum Parsed<'a> {
 /// Why a frame is not tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untracked {
-    /// ARP, LLDP, MPLS, LLC, PPPoE, ... any ethertype but IPv4 and IPv6, or a third VLAN tag.
+    /// An ethertype that has no word of its own here.
     NotIp,
+    Arp,
+    /// Labels; what is behind them is not looked at.
+    Mpls,
+    /// PPP over Ethernet, discovery and session.
+    Pppoe,
+    Lldp,
+    /// A length in the ethertype's place: spanning tree and other LLC.
+    Llc,
+    /// A third VLAN tag.
+    MoreTags,
     /// ICMPv6 neighbour discovery and multicast listener messages.
     NeighbourDiscovery,
+    /// An ICMP error about a tunnel's own packet, where only what tunnels carry is tracked.
+    TunnelError,
+    /// It has tags or a tunnel without a zone, and gets none: see [`crate::zone`]. It is dropped.
+    NoZone,
+}
+
+impl Untracked {
+    /// Every kind that passes, in order.
+    pub const ALL: [Self; 9] = [
+        Self::NotIp,
+        Self::Arp,
+        Self::Mpls,
+        Self::Pppoe,
+        Self::Lldp,
+        Self::Llc,
+        Self::MoreTags,
+        Self::NeighbourDiscovery,
+        Self::TunnelError,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotIp => "other",
+            Self::Arp => "arp",
+            Self::Mpls => "mpls",
+            Self::Pppoe => "pppoe",
+            Self::Lldp => "lldp",
+            Self::Llc => "llc",
+            Self::MoreTags => "more_tags",
+            Self::NeighbourDiscovery => "neighbour_discovery",
+            Self::TunnelError => "tunnel_error",
+            Self::NoZone => "no_zone",
+        }
+    }
+}
+
+/// The VLANs that a frame is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tags {
+    outer: u16,
+    inner: u16,
+}
+
+impl Tags {
+    /// No VLAN.
+    pub const NONE: Self = Self { outer: 0, inner: 0 };
+
+    /// From the tags' VLAN numbers, outer first. A 0 names no VLAN (IEEE 802.1Q-2018 table 9-2) and counts as no tag, so
+    /// that a priority which only one direction carries does not part a flow.
+    pub const fn new(ids: [u16; 2]) -> Self {
+        match ids {
+            [0, only] => Self { outer: only, inner: 0 },
+            [outer, inner] => Self { outer, inner },
+        }
+    }
+
+    /// 0 where there is no tag.
+    pub const fn outer(self) -> u16 {
+        self.outer
+    }
+
+    /// 0 where there is only one tag.
+    pub const fn inner(self) -> u16 {
+        self.inner
+    }
+}
+
+/// An IP packet behind VLAN tags, not read yet: its zone comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Tagged<'a> {
+    pub tags: Tags,
+    ip: ethernet::Ip,
+    body: &'a [u8],
+}
+
+impl<'a> Tagged<'a> {
+    /// The frame from so far on that its ethertype stands where it would without tags; nothing before that is right.
+    /// `frame` is the one that this was read from.
+    pub fn shifted<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let tags = frame.len().saturating_sub(self.body.len() + UNTAGGED_BYTES);
+        frame.get(tags..).unwrap_or_default()
+    }
+
+    /// Reads the packet, as [`parse`] would.
+    pub fn parse(&self, checksum: Checksum, verify: bool) -> Parsed<'a> {
+        let sums = Sums::new(checksum, verify);
+        match self.ip {
+            ethernet::Ip::V4 => ipv4::parse(self.body, checksum == Checksum::AllGood, sums),
+            ethernet::Ip::V6 => ipv6::parse(self.body, sums),
+        }
+    }
+}
+
+/// Addresses and ethertype.
+const UNTAGGED_BYTES: usize = 14;
+
+/// The VLAN tags before a frame's IP packet.
+pub fn tags(bytes: &[u8], link: Link) -> Tags {
+    match link {
+        Link::Ethernet => match ethernet::payload(bytes) {
+            Err(ethernet::Other::Tagged(tagged)) => tagged.tags,
+            Ok(_) | Err(ethernet::Other::Answer(_)) => Tags::NONE,
+        },
+        Link::Ip => Tags::NONE,
+    }
 }
 
 impl Addr {
@@ -240,13 +357,28 @@ impl Addr {
 /// `nf_conntrack_checksum` = 0 does. The IPv4 header's checksum is verified here unless the NIC has done it.
 #[inline]
 pub fn parse(bytes: &[u8], link: Link, checksum: Checksum, verify: bool) -> Parsed<'_> {
+    match parse_untagged(bytes, link, checksum, verify) {
+        Ok(parsed) => parsed,
+        Err(tagged) => tagged.parse(checksum, verify),
+    }
+}
+
+/// As [`parse`], but gives a packet behind VLAN tags back, for its zone to be found first.
+#[inline]
+pub fn parse_untagged(
+    bytes: &[u8],
+    link: Link,
+    checksum: Checksum,
+    verify: bool,
+) -> Result<Parsed<'_>, Tagged<'_>> {
     let sums = Sums::new(checksum, verify);
     let header_good = checksum == Checksum::AllGood;
-    match link {
+    Ok(match link {
         Link::Ethernet => match ethernet::payload(bytes) {
             Ok((ethernet::Ip::V4, ip)) => ipv4::parse(ip, header_good, sums),
             Ok((ethernet::Ip::V6, ip)) => ipv6::parse(ip, sums),
-            Err(other) => other,
+            Err(ethernet::Other::Tagged(tagged)) => return Err(tagged),
+            Err(ethernet::Other::Answer(answer)) => answer,
         },
         Link::Ip => match bytes.first().map(|first| first >> 4) {
             Some(4) => ipv4::parse(bytes, header_good, sums),
@@ -254,7 +386,7 @@ pub fn parse(bytes: &[u8], link: Link, checksum: Checksum, verify: bool) -> Pars
             Some(_) => Parsed::Malformed(Reason::IpHeader),
             None => Parsed::Malformed(Reason::IpTruncated),
         },
-    }
+    })
 }
 
 /// Reads a datagram that was put together from fragments; never gives [`Parsed::Fragment`] or

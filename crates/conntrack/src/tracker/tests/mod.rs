@@ -6,3 +6,4 @@ mod edit;
 mod full;
 mod linux;
 mod timeouts;
+mod zones;
