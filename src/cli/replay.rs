@@ -113,7 +113,7 @@ impl Replay {
                 let unix_ms = start_unix_ms + event.at.as_millis();
                 let since = Since { boot_unix_ms: start_unix_ms, now_unix_ms: unix_ms };
                 let style = Style { since: output.since.then_some(since), ..output.style(classic) };
-                events::print(&mut out, event.kind, &event.flow, unix_ms, output, style)
+                events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
             Layout::Json | Layout::JsonLines => {
                 serde_json::to_writer(&mut out, &EventLine::new(event, classic, start_unix_ms))?;

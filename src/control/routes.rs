@@ -120,7 +120,7 @@ async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, 
             Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
         };
     let wanted = move |line: &Line| {
-        line.event.as_ref().is_none_or(|event| filter.matches_event(event.kind, &event.flow))
+        line.event.as_ref().is_none_or(|event| filter.matches_event(event.kind, &event.flow()))
     };
     let mut reader = match state.hub.subscribe(&state.workers).await {
         Ok(reader) => reader,

@@ -427,7 +427,7 @@ impl EventLine {
     /// `event` as a line; `boot_unix_ms` is the wall clock's reading when the machine booted.
     pub fn new(event: &Event, classic: bool, boot_unix_ms: u64) -> Self {
         let unix_ms = boot_unix_ms + event.at.as_millis();
-        let flow = Box::new(Flow::new(&event.flow, classic));
+        let flow = Box::new(Flow::new(&event.flow(), classic));
         match event.kind {
             EventKind::New => Self::New { unix_ms, flow },
             EventKind::Update => Self::Update { unix_ms, operator: false, flow },

@@ -1,8 +1,10 @@
 //! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
 //! A full buffer loses events and counts them; it never waits.
 
+mod snapshot;
 mod tuple;
 
+pub use snapshot::Snapshot;
 pub use tuple::tuples;
 
 use alloc::vec::Vec;
@@ -124,11 +126,18 @@ impl DestroyReason {
 }
 
 /// One event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub at: Tick,
     pub kind: EventKind,
-    pub flow: FlowView,
+    pub snapshot: Snapshot,
+}
+
+impl Event {
+    /// The flow as it was then.
+    pub fn flow(&self) -> FlowView {
+        self.snapshot.view()
+    }
 }
 
 /// A bounded buffer of events between two visits of whoever takes them away.
@@ -162,6 +171,7 @@ impl Events {
     }
 
     /// Adds one, or counts it as lost.
+    #[inline]
     pub fn push(&mut self, event: Event) {
         if self.buffer.len() < self.buffer.capacity() {
             self.buffer.push(event);

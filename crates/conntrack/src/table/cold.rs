@@ -4,7 +4,6 @@
 use super::FlowIndex;
 use super::entry::{Entry, status};
 use super::memory::{Memory, Region, Zeroed, bytes_of};
-use crate::event::Count;
 use crate::key::Direction;
 
 /// A flow needs a line once it has carried 4 GB or 4 thousand million packets one way: one in 64 is plenty.
@@ -135,20 +134,15 @@ impl Cold {
         Ok(())
     }
 
-    /// Both directions' counters in full.
-    pub fn totals(&self, flow: FlowIndex, entry: &Entry) -> [Count; 2] {
-        let line = match self.find(flow) {
-            Ok(at) if entry.head.status & status::COLD != 0 => self.lines[at],
-            _ => Line::default(),
-        };
-        [Direction::Original, Direction::Reply].map(|direction| {
-            let way = direction.index();
-            let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-            Count {
-                packets: whole(line.packets[way], entry.packets[way]),
-                bytes: whole(line.bytes[way], entry.bytes[way]),
-            }
-        })
+    /// The high words of the flow's counters: of its packets and of its bytes, by [`Direction::index`].
+    #[inline(always)]
+    pub fn high(&self, flow: FlowIndex, entry: &Entry) -> [[u32; 2]; 2] {
+        if entry.head.status & status::COLD == 0 { [[0; 2]; 2] } else { self.high_words(flow) }
+    }
+
+    #[cold]
+    fn high_words(&self, flow: FlowIndex) -> [[u32; 2]; 2] {
+        self.find(flow).map_or([[0; 2]; 2], |at| [self.lines[at].packets, self.lines[at].bytes])
     }
 
     /// Frees the line of a flow that ends, if it has one.

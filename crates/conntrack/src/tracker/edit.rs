@@ -63,11 +63,11 @@ impl Tracker {
                     core.flows.table.entry_mut(flow).head.deadline = deadline;
                     core.flows.settle(now, flow);
                 }
-                let view = core.flows.view(now, flow);
+                let snapshot = core.flows.snapshot(now, flow);
                 if events.enabled() {
-                    events.push(Event { at: now, kind: EventKind::Edited, flow: view });
+                    events.push(Event { at: now, kind: EventKind::Edited, snapshot });
                 }
-                Some(view)
+                Some(snapshot.view())
             }
         }
     }
