@@ -58,7 +58,7 @@ const fn max_lines(max_entries: u32) -> usize {
 impl Cold {
     /// Bytes of [`Memory`] for a table of this capacity.
     pub const fn memory_bytes(max_entries: u32) -> usize {
-        bytes_of::<Line>(max_lines(max_entries) * SPARE) + bytes_of::<u32>(max_entries as usize)
+        bytes_of::<Line>(max_lines(max_entries) * SPARE) + bytes_of::<u32>(max_entries as usize + 1)
     }
 
     /// No line in use; `None` if `memory` has not [`Self::memory_bytes`] left.
@@ -66,7 +66,8 @@ impl Cold {
         let max = max_lines(max_entries);
         Some(Self {
             lines: memory.take(max * SPARE)?,
-            marks: memory.take(max_entries as usize)?,
+            // One for each slot of the slab, which has one more than there may be flows.
+            marks: memory.take(max_entries as usize + 1)?,
             len: 0,
             max,
             saturated: 0,

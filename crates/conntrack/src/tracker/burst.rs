@@ -7,9 +7,10 @@ use core::mem::MaybeUninit;
 use arrayvec::ArrayVec;
 
 use super::flows::Flows;
-use super::{BURST, Core, Frame, Outcome, Tracker, Verdict};
+use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict};
 use crate::event::Events;
 use crate::fault::{Fault, planted};
+use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of_plain};
 use crate::policy::{Class, Policy, Role};
 use crate::table::entry::{Entry, status};
@@ -40,6 +41,8 @@ enum Lane {
     Keyed,
     /// The general way: there is no key.
     Bare,
+    /// Another worker's.
+    Away,
 }
 
 /// One frame between the stages.
@@ -53,7 +56,7 @@ struct Work<'a> {
     flow: FlowIndex,
     side: Side,
     lane: Lane,
-    /// The general ways: which of the burst's [`Parsed`].
+    /// The general ways: which of the burst's [`Parsed`]. [`Lane::Away`]: whose.
     general: u8,
 }
 
@@ -67,6 +70,22 @@ type General<'a> = ArrayVec<Parsed<'a>, BURST>;
 const NOWHERE: FlowIndex = FlowIndex(u32::MAX);
 
 impl<'a> Work<'a> {
+    /// Of a frame whose flow is another worker's.
+    #[inline]
+    fn away(owner: WorkerId) -> Self {
+        Self {
+            key: FlowKey::EMPTY,
+            hash: 0,
+            segment: Segment::NONE,
+            ip_bytes: 0,
+            role: Role::Inside,
+            flow: NOWHERE,
+            side: Side::Lo,
+            lane: Lane::Away,
+            general: owner.0,
+        }
+    }
+
     #[inline(always)]
     fn found(&self) -> Found {
         Found { key: self.key, side: self.side, hash: self.hash }
@@ -94,7 +113,9 @@ pub(super) fn on_chunk(
     frames: &[Frame<'_>],
     outcomes: &mut [Outcome],
     events: &mut Events,
+    came: Came,
 ) {
+    let owners = (came == Came::ByPort && tracker.owners.are_several()).then_some(&tracker.owners);
     let mut room: Room<'_> = [const { MaybeUninit::uninit() }; BURST];
     let mut general = General::new();
     #[cfg(target_arch = "x86_64")]
@@ -102,15 +123,15 @@ pub(super) fn on_chunk(
         // SAFETY: the processor has been seen to have the instructions of `wide`.
         #[allow(unsafe_code)]
         unsafe {
-            let burst = wide::read(&tracker.core, frames, &mut room, &mut general);
+            let burst = wide::read(&tracker.core, owners, frames, &mut room, &mut general);
             wide::fetch(&tracker.core, burst);
-            wide::step(tracker, now, frames, burst, &general, outcomes, events);
+            wide::step(tracker, now, frames, burst, &general, outcomes, events, came);
         }
         return;
     }
-    let burst = narrow::read(&tracker.core, frames, &mut room, &mut general);
+    let burst = narrow::read(&tracker.core, owners, frames, &mut room, &mut general);
     narrow::fetch(&tracker.core, burst);
-    narrow::step(tracker, now, frames, burst, &general, outcomes, events);
+    narrow::step(tracker, now, frames, burst, &general, outcomes, events, came);
 }
 
 /// The stages, each a function of its own so that the compiler has the registers for one of them.
@@ -123,11 +144,12 @@ macro_rules! stages {
             #[inline(never)]
             pub(super) fn read<'r, 'a>(
                 core: &Core,
+                owners: Option<&Owners>,
                 frames: &[Frame<'a>],
                 room: &'r mut Room<'a>,
                 general: &mut General<'a>,
             ) -> &'r mut [Work<'a>] {
-                core.read_all(frames, room, general)
+                core.read_all(owners, frames, room, general)
             }
 
             $(#[$features])?
@@ -138,6 +160,7 @@ macro_rules! stages {
 
             $(#[$features])?
             #[inline(never)]
+            #[expect(clippy::too_many_arguments, reason = "what a burst is")]
             pub(super) fn step(
                 tracker: &mut Tracker,
                 now: Tick,
@@ -146,8 +169,9 @@ macro_rules! stages {
                 general: &General<'_>,
                 outcomes: &mut [Outcome],
                 events: &mut Events,
+                came: Came,
             ) {
-                tracker.step_all(now, frames, burst, general, outcomes, events);
+                tracker.step_all(now, frames, burst, general, outcomes, events, came);
             }
         }
     };
@@ -161,6 +185,7 @@ stages!(wide, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popc
 impl Tracker {
     /// Stage 3.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "what a burst is")]
     fn step_all(
         &mut self,
         now: Tick,
@@ -169,13 +194,14 @@ impl Tracker {
         general: &General<'_>,
         outcomes: &mut [Outcome],
         events: &mut Events,
+        came: Came,
     ) {
         let mut settled = 0;
         for (at, (work, outcome)) in burst.iter().zip(outcomes).enumerate() {
             if self.core.on_settled(now, work, outcome) {
                 settled += 1;
             } else {
-                self.on_general(now, &frames[at], work, general, events, outcome);
+                self.on_general(now, &frames[at], work, general, events, came, outcome);
             }
         }
         self.core.counters.lookups_hit += settled;
@@ -184,6 +210,7 @@ impl Tracker {
 
     /// Stage 3 of any frame.
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "what a burst is")]
     fn on_general(
         &mut self,
         now: Tick,
@@ -191,22 +218,28 @@ impl Tracker {
         work: &Work<'_>,
         general: &General<'_>,
         events: &mut Events,
+        came: Came,
         outcome: &mut Outcome,
     ) {
-        *outcome = match work.lane {
+        let parsed = match work.lane {
             Lane::Tcp | Lane::Udp => {
-                self.core.on_packet(now, frame, &work.packet(), Some(work.found()), events)
+                return self.core.on_packet(now, frame, &work.packet(), Some(work.found()), events, outcome);
             }
-            Lane::Keyed | Lane::Bare => match &general[usize::from(work.general)] {
-                Parsed::Packet(packet) => {
-                    let found = (work.lane == Lane::Keyed).then(|| work.found());
-                    self.core.on_packet(now, frame, packet, found, events)
-                }
-                Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
-                Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-                Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-                Parsed::Malformed(reason) => self.core.malformed(*reason),
-            },
+            Lane::Away => {
+                *outcome = Outcome::untold(Verdict::HandOff(WorkerId(work.general)));
+                return;
+            }
+            Lane::Keyed | Lane::Bare => &general[usize::from(work.general)],
+        };
+        *outcome = match parsed {
+            Parsed::Packet(packet) => {
+                let found = (work.lane == Lane::Keyed).then(|| work.found());
+                return self.core.on_packet(now, frame, packet, found, events, outcome);
+            }
+            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
+            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
+            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
+            Parsed::Malformed(reason) => self.core.malformed(*reason),
         };
     }
 }
@@ -214,6 +247,7 @@ impl Tracker {
 /// Makes a plain packet's [`Work`].
 struct Enlist<'b, 'a> {
     core: &'b Core,
+    owners: Option<&'b Owners>,
     frame: &'b Frame<'a>,
     place: &'b mut MaybeUninit<Work<'a>>,
 }
@@ -223,6 +257,10 @@ impl<'a> Take<'a> for Enlist<'_, 'a> {
     fn take(self, plain: Plain<'a>) {
         let Keyed { key, side } = key_of_plain(&plain, self.frame.zone);
         let hash = self.core.hasher.hash(&key);
+        if let Some(owner) = self.owners.and_then(|owners| owners.elsewhere(hash)) {
+            self.place.write(Work::away(owner));
+            return;
+        }
         self.core.flows.table.prefetch_bucket(hash);
         // Where it stays: moved there, it would be read again before its parts have left the store buffer.
         self.place.write(Work {
@@ -244,17 +282,18 @@ impl Core {
     #[inline(always)]
     fn read_all<'r, 'a>(
         &self,
+        owners: Option<&Owners>,
         frames: &[Frame<'a>],
         room: &'r mut Room<'a>,
         general: &mut General<'a>,
     ) -> &'r mut [Work<'a>] {
         let room = &mut room[..frames.len()];
         for (frame, place) in frames.iter().zip(room.iter_mut()) {
-            let enlist = Enlist { core: self, frame, place };
+            let enlist = Enlist { core: self, owners, frame, place };
             if frame.link != wire::Link::Ethernet
                 || !plain::read(frame.bytes, frame.checksum, self.settings.checksum, enlist)
             {
-                place.write(self.read_general(frame, general));
+                place.write(self.read_general(owners, frame, general));
             }
         }
         // SAFETY: as many places as there are frames, and each was written: by `Enlist::take`, which is the only way for
@@ -266,7 +305,12 @@ impl Core {
     }
 
     #[cold]
-    fn read_general<'a>(&self, frame: &Frame<'a>, general: &mut General<'a>) -> Work<'a> {
+    fn read_general<'a>(
+        &self,
+        owners: Option<&Owners>,
+        frame: &Frame<'a>,
+        general: &mut General<'a>,
+    ) -> Work<'a> {
         let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
         let found = match &parsed {
             Parsed::Packet(packet) => self.key(packet, frame.zone),
@@ -276,6 +320,9 @@ impl Core {
         let Found { key, side, hash } =
             found.unwrap_or(Found { key: FlowKey::EMPTY, side: Side::Lo, hash: 0 });
         if lane == Lane::Keyed {
+            if let Some(owner) = owners.and_then(|owners| owners.elsewhere(hash)) {
+                return Work::away(owner);
+            }
             self.flows.table.prefetch_bucket(hash);
         }
         let number = general.len() as u8;
@@ -301,6 +348,9 @@ impl Core {
         let mut misses = 0;
         let mut elsewhere = 0_u64;
         for (at, work) in burst.iter_mut().enumerate() {
+            if matches!(work.lane, Lane::Bare | Lane::Away) {
+                continue;
+            }
             match table.probe(work.hash) {
                 Probe::Candidate(flow) => {
                     work.flow = flow;

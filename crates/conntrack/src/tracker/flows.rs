@@ -4,7 +4,7 @@ use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, Snapshot};
 use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
-use crate::table::entry::{Entry, status};
+use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
 use crate::table::{FlowIndex, Full, PrefetchHint, Table};
 use crate::tick::{Tick, until};
@@ -57,15 +57,16 @@ impl Flows {
         })
     }
 
-    /// Puts a flow in whose first step has been taken.
-    #[inline]
-    pub(super) fn make(&mut self, now: Tick, hash: u64, mut entry: Entry) -> Result<FlowIndex, Refused> {
+    /// Puts the flow that was made in a slot of the table in. Where there is no room the slot stays taken.
+    #[inline(always)]
+    pub(super) fn make(&mut self, now: Tick, hash: u64, flow: FlowIndex) -> Result<(), Refused> {
+        self.table.commit(hash, flow)?;
         self.incarnation = self.incarnation.wrapping_add(1);
+        let entry = self.table.entry_mut(flow);
         entry.head.status |= u16::from(self.incarnation) << status::INCARNATION_SHIFT;
-        let flow = self.table.insert(hash, entry)?;
+        self.states.add(entry);
         self.arm(now, flow);
-        self.states.add(self.table.entry(flow));
-        Ok(flow)
+        Ok(())
     }
 
     /// Takes a flow out and tells of it.
@@ -107,6 +108,7 @@ impl Flows {
     }
 
     /// Has the wheel look at the flow at its deadline; it holds no reference to it now.
+    #[inline]
     pub(super) fn arm(&mut self, now: Tick, flow: FlowIndex) {
         let entry = self.table.entry_mut(flow);
         let left = until(entry.head.deadline, now.low()).max(0);
@@ -204,19 +206,15 @@ impl Flows {
     }
 }
 
-/// An entry for a flow that has just been seen, before its first step.
-pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
+/// Makes a slot's entry one of a flow that has just been seen, before its first step.
+#[inline(always)]
+pub(super) fn begin(entry: &mut Entry, key: FlowKey, side: Side, now: Tick) {
     let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
     let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
-    let status = original | mirror;
-    Entry {
-        key,
-        head: crate::table::entry::Head { status, ..Default::default() },
-        packets: [0; 2],
-        bytes: [0; 2],
-        armed: 0,
-        wheel_pos: 0,
-        created: now.low(),
-        vars: crate::table::entry::Vars::ZERO,
-    }
+    entry.key = key;
+    entry.head = Head { status: original | mirror, ..Head::default() };
+    (entry.packets, entry.bytes) = ([0; 2], [0; 2]);
+    (entry.armed, entry.wheel_pos) = (0, 0);
+    entry.created = now.low();
+    entry.vars = Vars::ZERO;
 }

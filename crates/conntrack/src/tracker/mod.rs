@@ -18,6 +18,7 @@ use crate::event::{DestroyReason, EventKind, Events, FlowView};
 use crate::fault::{Fault, planted, slip};
 use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
+use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, Decision, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
@@ -54,6 +55,9 @@ pub enum Verdict {
     Drop(DropReason),
     /// Keep the frame, in order, until an outcome releases this id or [`Tracker::take_discarded`] names it.
     Hold(HeldId),
+    /// Another worker's tracker owns the flow, or the datagram: give the frame to its [`Tracker::on_handed`], behind
+    /// those that came before it.
+    HandOff(WorkerId),
 }
 
 /// What the tracker says of one frame.
@@ -66,7 +70,8 @@ pub struct Outcome {
     /// Why it is INVALID or malformed.
     pub reason: Option<Reason>,
     pub verdict: Verdict,
-    /// The frames held under this id share this frame's verdict, and go before it.
+    /// The frames held under this id share this frame's verdict, and go before it. If that is to hand off, hand off
+    /// all of them or none.
     pub releases: Option<HeldId>,
 }
 
@@ -144,6 +149,7 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
+    owners: Owners,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -160,6 +166,15 @@ struct Core {
     /// From the settings and the policy.
     settled: burst::Settled,
     counters: Counters,
+}
+
+/// How a burst came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// From a port: whose flows they are has not been asked.
+    ByPort,
+    /// From another worker.
+    ByRing,
 }
 
 impl Tracker {
@@ -198,8 +213,16 @@ impl Tracker {
             },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
+            owners: Owners::alone(),
             last: Tick(0),
         })
+    }
+
+    /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
+    /// hands off the others.
+    pub fn among(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
     }
 
     /// Tracks `frames` in order and writes one outcome for each. The result is the same as with one frame a call.
@@ -210,9 +233,37 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
+        self.on_frames(now, frames, outcomes, events, Came::ByPort);
+    }
+
+    /// As [`Tracker::on_burst`], for frames that other workers handed off. Only a datagram that was put together here
+    /// is ever handed on, to the owner of its flow, which keeps it.
+    pub fn on_handed(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+    ) {
+        self.on_frames(now, frames, outcomes, events, Came::ByRing);
+    }
+
+    /// Counts frames that were lost behind the tracker, among those that it dropped itself.
+    pub fn count_dropped(&mut self, reason: DropReason, frames: u64) {
+        self.core.counters.dropped[reason.index()] += frames;
+    }
+
+    fn on_frames(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+        came: Came,
+    ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            burst::on_chunk(self, now, frames, outcomes, events);
+            burst::on_chunk(self, now, frames, outcomes, events, came);
         }
     }
 
@@ -242,29 +293,46 @@ impl Tracker {
     }
 
     /// A fragment is held until its datagram is whole; then the datagram is tracked as one packet, and all of its
-    /// fragments share the verdict.
+    /// fragments share the verdict. With several workers one of them, by what ties the fragments together, puts the
+    /// datagram together; if the flow is another's, that one gets all of it and does the same again.
     fn on_fragment(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         fragment: &wire::Fragment<'_>,
         events: &mut Events,
+        came: Came,
     ) -> Outcome {
-        let counters = &mut self.core.counters;
-        match self.fragments.add(now, fragment, frame.zone, frame.role as u8) {
+        let (zone, ingress) = (frame.zone, frame.role as u8);
+        let mut owners = None;
+        if self.owners.are_several() {
+            match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
+                (Some(owner), Came::ByPort) => return Outcome::untold(Verdict::HandOff(owner)),
+                // Whoever puts such datagrams together has done so, and found that the flow is ours.
+                (Some(_), Came::ByRing) => {}
+                (None, _) => owners = Some(&self.owners),
+            }
+        }
+        let again = owners.is_none() && self.owners.are_several();
+        let answer = match again {
+            true => self.fragments.add_again(now, fragment, zone, ingress),
+            false => self.fragments.add(now, fragment, zone, ingress),
+        };
+        match answer {
             Reassembly::Held(id) => {
-                counters.fragments_held += 1;
+                self.core.counters.fragments_held += u64::from(!again);
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, events)
+                self.core.on_datagram(now, frame, &parsed, owners, events)
             }
             Reassembly::Complete { held, datagram } => {
-                counters.datagrams_completed += 1;
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, events);
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, owners, events);
+                let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
+                self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
                 outcome
             }
@@ -394,18 +462,25 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 3 of a datagram that was put together, or that never will be.
+    /// Stage 3 of a datagram that was put together, or that never will be. With `owners` it may be another worker's.
     fn on_datagram(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         parsed: &Parsed<'_>,
+        owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
-                self.on_packet(now, frame, packet, keyed, events)
+                let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
+                if let Some(owner) = owner {
+                    return Outcome::untold(Verdict::HandOff(owner));
+                }
+                let mut outcome = Outcome::untold(Verdict::Forward);
+                self.on_packet(now, frame, packet, keyed, events, &mut outcome);
+                outcome
             }
             Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
@@ -424,6 +499,7 @@ impl Core {
     }
 
     /// Stage 3 in general: one whole packet.
+    #[inline(always)]
     fn on_packet(
         &mut self,
         now: Tick,
@@ -431,15 +507,20 @@ impl Core {
         packet: &Packet<'_>,
         found: Option<Found>,
         events: &mut Events,
-    ) -> Outcome {
-        let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
+        outcome: &mut Outcome,
+    ) {
+        let Some(found) = found else {
+            *outcome = self.invalid(frame, Reason::IcmpErrorQuote);
+            return;
+        };
         let flow = self.find(now, found.hash, &found.key, events);
         if let L4::IcmpError { inner } = &packet.l4 {
-            return self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            *outcome = self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            return;
         }
         match flow {
-            Some(flow) => self.on_known(now, frame, packet, found, flow, events),
-            None => self.on_new(now, frame, packet, found, events),
+            Some(flow) => self.on_known(now, frame, packet, &found, flow, events, outcome),
+            None => self.on_new(now, frame, packet, &found, events, outcome),
         }
     }
 
@@ -459,16 +540,17 @@ impl Core {
         None
     }
 
-    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn on_known(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         flow: FlowIndex,
         events: &mut Events,
-    ) -> Outcome {
+        outcome: &mut Outcome,
+    ) {
         let entry = self.flows.table.entry_mut(flow);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
@@ -494,18 +576,20 @@ impl Core {
                 }
                 self.flows.settle(now, flow);
                 self.flows.keep_for_later(flow, before);
-                return self.invalid(frame, reason);
+                *outcome = self.invalid(frame, reason);
+                return;
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
                 self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
-                return self.classify(frame, class, Some(direction), lacks_syn(packet));
+                *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
+                return;
             }
             Step::Reopen => {
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
-                return self.on_new(now, frame, packet, found, events);
+                return self.on_new(now, frame, packet, found, events, outcome);
             }
         }
         let class = match direction {
@@ -518,81 +602,78 @@ impl Core {
             }
         };
         self.flows.tell(now, flow, before, events);
-        self.classify(frame, class, Some(direction), lacks_syn(packet))
+        *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
     }
 
-    /// The first packet of a flow: tentative until policy has let it through.
+    /// The first packet of a flow, which is made where it will stay, and tentative until policy has let it through.
     fn on_new(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         events: &mut Events,
-    ) -> Outcome {
-        let mut entry = flows::blank(found.key, found.side, now);
+        outcome: &mut Outcome,
+    ) {
         let direction = Direction::Original;
+        let flow = self.flows.table.take_vacant();
+        let entry = self.flows.table.entry_mut(flow);
+        flows::begin(entry, found.key, found.side, now);
         let ctx = Context { now: now.low(), direction, first: true, settings: &self.settings };
         match step(&mut entry.head, &mut entry.vars, packet, &ctx) {
             Step::Refresh { key, span } => {
                 entry.head.deadline = now.low().wrapping_add(span);
                 entry.head.timeout_key = key as u8;
             }
-            Step::Invalid(reason) => return self.invalid(frame, reason),
+            Step::Invalid(reason) => {
+                self.flows.table.give_back(flow);
+                *outcome = self.invalid(frame, reason);
+                return;
+            }
             // No protocol answers so to a first packet; were one to, the packet would pass without a flow.
             Step::Ignore | Step::Destroy | Step::Reopen => {
-                return self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                self.flows.table.give_back(flow);
+                *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                return;
             }
         }
-        let outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+        *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
         if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
-            return outcome;
+            return self.flows.table.give_back(flow);
         }
-        match self.make(now, found.hash, entry, events) {
-            Ok(flow) => {
-                self.counters.inserted += 1;
-                let mark = self.policy.mark(frame.role, lacks_syn(packet));
-                if mark != 0 {
-                    self.flows.set_mark(flow, mark);
-                }
-                if !planted(Fault::FirstUncounted) {
-                    self.flows.count(flow, direction, packet.ip_bytes);
-                }
-                if events.enabled() && !planted(Fault::NewUntold) {
-                    events.push(crate::event::Event {
-                        at: now,
-                        kind: EventKind::New,
-                        snapshot: self.flows.snapshot(now, flow),
-                    });
-                }
-                outcome
-            }
-            Err(_) if self.on_full == OnFull::PassUntracked => {
+        if self.make(now, found.hash, flow, events).is_err() {
+            self.flows.table.give_back(flow);
+            if self.on_full == OnFull::PassUntracked {
                 self.counters.full_untracked += 1;
-                outcome
-            }
-            Err(_) => {
+            } else {
                 self.counters.dropped[DropReason::TableFull.index()] += 1;
-                Outcome { verdict: Verdict::Drop(DropReason::TableFull), ..outcome }
+                outcome.verdict = Verdict::Drop(DropReason::TableFull);
             }
+            return;
+        }
+        self.counters.inserted += 1;
+        let mark = self.policy.mark(frame.role, lacks_syn(packet));
+        if mark != 0 {
+            self.flows.set_mark(flow, mark);
+        }
+        if !planted(Fault::FirstUncounted) {
+            self.flows.count(flow, direction, packet.ip_bytes);
+        }
+        if events.enabled() && !planted(Fault::NewUntold) {
+            events.push(crate::event::Event {
+                at: now,
+                kind: EventKind::New,
+                snapshot: self.flows.snapshot(now, flow),
+            });
         }
     }
 
     /// Puts a flow in, making room as the operator wants it.
     #[inline(always)]
-    fn make(
-        &mut self,
-        now: Tick,
-        hash: u64,
-        entry: Entry,
-        events: &mut Events,
-    ) -> Result<FlowIndex, Refused> {
-        let full = match self.flows.make(now, hash, entry) {
-            Ok(flow) => return Ok(flow),
-            Err(full) => full,
-        };
+    fn make(&mut self, now: Tick, hash: u64, flow: FlowIndex, events: &mut Events) -> Result<(), Refused> {
+        let Err(full) = self.flows.make(now, hash, flow) else { return Ok(()) };
         self.make_room(now, hash, full, events)?;
-        self.flows.make(now, hash, entry)
+        self.flows.make(now, hash, flow)
     }
 
     /// A flow whose time has passed goes first; else, by `early_drop`, one that is not ASSURED.
