@@ -18,6 +18,9 @@ from programs import PEERS, Unavailable, free_hugepages, run
 SETTLE_S = 0.5
 LOOK_S = 0.05
 WORD_S = 20
+START_TRIES = 300
+# The appliance's own: see FRAMES_PER_SLOT in crates/conntrack/src/fragment.rs.
+FRAMES_PER_DATAGRAM = 4
 
 
 def poll_ns(pid):
@@ -69,8 +72,10 @@ class Ours(Forwarder):
 
     name = "ours"
 
-    def __init__(self, binary, folder, capture, core, control):
+    def __init__(self, binary, folder, capture, core, control, buffers):
         self.binary, self.socket = binary, folder / "control.sock"
+        self.socket.unlink(missing_ok=True)
+        datagrams = min(max(buffers // FRAMES_PER_DATAGRAM, 1024), 32_768)
         config = folder / "bench.toml"
         config.write_text(
             f"""profile = "linux"
@@ -89,6 +94,8 @@ role = "outside"
 
 [table]
 max_entries = 1048576
+# Buffers are planned for the frames of so many datagrams; net_pcap keeps one for each packet of its capture.
+max_datagrams = {datagrams}
 
 [eal]
 cores = "{','.join(map(str, sorted({core, control})))}"
@@ -110,16 +117,16 @@ http = "off"
             stderr=subprocess.STDOUT,
         )
         self.pid = self.process.pid
-        for _ in range(400):
-            if self.socket.exists():
-                break
-            if self.process.poll() is not None:
-                break
-            time.sleep(LOOK_S)
-        else:
-            self.stop()
-        if self.process.poll() is not None:
-            raise Unavailable(self.log.read_text().strip().splitlines()[-1])
+        for _ in range(START_TRIES):
+            try:
+                self.packets()
+                return
+            except Unavailable:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(LOOK_S)
+        self.stop()
+        raise Unavailable(self.log.read_text().strip().splitlines()[-1])
 
     def packets(self):
         told = run([self.binary, "stats", "-o", "json", "--socket", self.socket], os.sched_getaffinity(0))
@@ -134,13 +141,13 @@ class Testpmd(Forwarder):
 
     name = "testpmd"
 
-    def __init__(self, capture, core, control, mbufs):
+    def __init__(self, capture, core, control, buffers):
         words = [
             # Its words are wanted while it runs; into a pipe it would keep them.
             "stdbuf", "-oL", "dpdk-testpmd", "-l", f"{control},{core}", "--main-lcore", str(control), "--no-pci", "--in-memory",
             "--no-telemetry", "--file-prefix", "ctbench-testpmd", "--log-level=3",
             f"--vdev=net_pcap0,rx_pcap={capture},infinite_rx=1", "--vdev=net_null1,no-rx=1", "--",
-            "-i", "--nb-cores=1", "--no-lsc-interrupt", "--forward-mode=io", f"--total-num-mbufs={mbufs}",
+            "-i", "--nb-cores=1", "--no-lsc-interrupt", "--forward-mode=io", f"--total-num-mbufs={buffers}",
         ]
         try:
             self.process = subprocess.Popen(
@@ -232,11 +239,11 @@ def measure(binary, built, folder, connections, core, control, rounds, seconds, 
     """{program: [nanoseconds per packet, one of each round]}; `refuse(program, why)` is told of what can't be run."""
     capture = folder / f"udp.{connections}.pcap"
     run(["python3", PEERS / "mkudp.py", connections, capture], os.sched_getaffinity(0))
-    # Each packet of the capture stays in a buffer for ever.
-    mbufs = 1 << (2 * connections + 16_384).bit_length()
+    # Each packet of the capture stays in a buffer for ever, one for each direction of a connection.
+    buffers = 2 * connections + 16_384
     start = {
-        "ours": lambda: Ours(binary, folder, capture, core, control),
-        "testpmd": lambda: Testpmd(capture, core, control, mbufs),
+        "ours": lambda: Ours(binary, folder, capture, core, control, buffers),
+        "testpmd": lambda: Testpmd(capture, core, control, buffers),
         "ovs_dpdk": lambda: OvsDpdk(built, capture, core, control),
     }
     running, times = {}, {}
