@@ -17,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import appliance
 import results
 from programs import Idealised, Kernel, Ours, Ovs, RteHash, Unavailable, at_once, number
-from rounds import Figures, Turn, play
+from rounds import Deadline, Figures, Turn, play
 
 PARTS = ("packets", "rates", "cores", "kernel", "appliance")
 KERNEL_SIZES = (1024, 65_536, 1_000_000)
+# With --quick: when further rounds of a part end, in seconds from the start.
+QUICK_ENDS = {"packets": 60, "rates": 80, "cores": 85, "appliance": 110}
 
 
 def options():
@@ -116,6 +118,7 @@ def cores_of(given):
 def compare(given, figures, note):
     """This tree beside its peers."""
     core, control = cores_of(given)
+    ends = {part: Deadline(seconds if given.quick else None) for part, seconds in QUICK_ENDS.items()}
     ours = Ours(given.flows_program, core)
     idealised, rte_hash, ovs = (peer(given.built, core) for peer in (Idealised, RteHash, Ovs))
     kernel = Kernel(given.built, core)
@@ -129,7 +132,7 @@ def compare(given, figures, note):
                     packets = 100_000 if given.quick else 600_000
                     if not given.quick or flows == KERNEL_SIZES[-1]:
                         turns.append(Turn("kernel", "packet", flows, "u", lambda n=flows, p=packets: kernel.packet(n, p)))
-                play(figures, turns, given.rounds, note)
+                play(figures, turns, given.rounds, note, ends["packets"])
                 if "packets" in given.parts and schedule == "u" and flows >= 65_536:
                     weigh(figures, rte_hash, flows, note)
     finally:
@@ -140,19 +143,22 @@ def compare(given, figures, note):
     if "rates" in given.parts:
         for flows in [flows for flows in given.sizes if flows in (1_000_000, 4_000_000)]:
             ideal = Turn("idealised", "new", flows, "u", lambda n=flows: idealised.life(n, given.reps))
-            play(figures, [*life(ours, flows, given.reps), ideal], given.rounds, note)
+            play(figures, [*life(ours, flows, given.reps), ideal], given.rounds, note, ends["rates"])
     if "cores" in given.parts:
         if core == control:
             figures.refuse("ours", "two_cores", 1_000_000, "u", "there is one core")
         else:
-            play(figures, [two_cores(ours, 1_000_000, given.reps, (control, core))], given.rounds, note)
-    if "appliance" in given.parts:
+            turns = [two_cores(ours, 1_000_000, given.reps, (control, core))]
+            play(figures, turns, given.rounds, note, ends["cores"])
+    if "appliance" in given.parts and core == control:
+        figures.refuse("ours", "appliance", 1024, "u", "there is one core, and whoever asks needs another")
+    elif "appliance" in given.parts:
         folder = given.built / "appliance"
         folder.mkdir(exist_ok=True)
         for connections in (1024,) if given.quick else (1024, 32_768):
             times = appliance.measure(
                 given.binary, given.built, folder, connections, core, control, given.rounds,
-                1.0 if given.quick else 3.0, note,
+                1.0 if given.quick else 3.0, note, ends["appliance"],
                 lambda program, why, n=connections: figures.refuse(program, "appliance", n, "u", why),
             )
             for program, rounds in times.items():
@@ -227,13 +233,13 @@ def main():
         note.close()
     about = results.machine(given.root)
     if given.out:
-        results.write(given.out, figures, about, given.rounds)
+        results.write(given.out, figures, about)
     if given.readme:
-        results.into_readme(given.readme, given.out, figures, about, given.rounds)
+        results.into_readme(given.readme, given.out, figures, about)
     if given.json:
         print(json.dumps(results.document(figures, about), indent=2))
     else:
-        print(results.markdown(figures, about, given.rounds))
+        print(results.markdown(figures, about))
     return 0
 
 

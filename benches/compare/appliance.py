@@ -235,7 +235,7 @@ def end(process):
             process.wait()
 
 
-def measure(binary, built, folder, connections, core, control, rounds, seconds, note, refuse):
+def measure(binary, built, folder, connections, core, control, rounds, seconds, note, deadline, refuse):
     """{program: [nanoseconds per packet, one of each round]}; `refuse(program, why)` is told of what can't be run."""
     capture = folder / f"udp.{connections}.pcap"
     run(["python3", PEERS / "mkudp.py", connections, capture], os.sched_getaffinity(0))
@@ -255,6 +255,8 @@ def measure(binary, built, folder, connections, core, control, rounds, seconds, 
             except Unavailable as error:
                 refuse(name, str(error))
         for turn in range(rounds):
+            if turn > 0 and deadline.passed():
+                break
             note(f"appliance, {connections} connections, round {turn + 1} of {rounds}")
             for name in list(running) if turn % 2 == 0 else list(running)[::-1]:
                 for kind in ("ovs_dpdk", "ovs_dpdk_no_ct") if name == "ovs_dpdk" else (name,):

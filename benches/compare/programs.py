@@ -49,7 +49,7 @@ def medians(text):
 
 def number(pattern, text):
     """The number that `pattern` captures, None if it is not there."""
-    found = re.search(pattern, text)
+    found = re.search(pattern, text, re.MULTILINE)
     return float(found[1]) if found else None
 
 
@@ -101,6 +101,9 @@ class Ours:
 
     def packet(self, flows, schedule, reps, what="established"):
         text, lines = self.measure(what, flows, schedule, reps)
+        share, live = number(r"^ *established ([\d.]+)", text), number(r" live (\d+)", text)
+        if share != 1.0 or live != flows:
+            raise Unavailable(f"{share} of its packets were established, {live} flows of {flows} were there")
         return {"packet": next(iter(lines.values())), "bytes": number(r"bytes/flow[= ]([\d.]+)", text)}
 
 

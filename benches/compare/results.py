@@ -122,6 +122,7 @@ def document(figures, about):
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": about,
+        "rounds": figures.rounds(),
         "ratios_mean": "times faster than the peer; for `idealised`: times the time that it takes",
         "ratios": {peer: by for peer, by in ratios.items() if by},
         "ratios_zipf": {peer: by for peer, by in zipf_ratios.items() if by},
@@ -263,14 +264,15 @@ def appliance_table(figures):
     yield from table(["UDP connections", *(f"{flows:,}" for flows in sizes)], rows)
 
 
-def markdown(figures, about, rounds, picture=None):
+def markdown(figures, about, picture=None):
     """All tables."""
     date = datetime.now(timezone.utc).strftime("%d %B %Y")
     kind = "virtual machine" if about["virtual"] else "machine"
+    many = " to ".join(str(number) for number in dict.fromkeys(figures.rounds()))
     lines = [
         f"{about['cpu']} ({kind}, {about['cores']} cores, {about['memory_gib']:g} GiB), Linux {about['kernel']}, "
         f"DPDK {about['dpdk']}, revision {about['revision']}, {date}. All programs in one run, taking turns; medians of "
-        f"{rounds} rounds, ratios within a round. CPU time of one core; making the packet is included.",
+        f"{many} rounds, ratios within a round. CPU time of one core; making the packet is included.",
         "",
     ]
     if picture:
@@ -312,17 +314,17 @@ def picture(figures, about):
     )
 
 
-def write(folder, figures, about, rounds):
+def write(folder, figures, about):
     """Puts numbers.json, numbers.md and plot.svg into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = picture(figures, about)
     (folder / "numbers.json").write_text(json.dumps(document(figures, about), indent=2) + "\n")
-    (folder / "numbers.md").write_text(markdown(figures, about, rounds, "plot.svg" if drawn else None))
+    (folder / "numbers.md").write_text(markdown(figures, about, "plot.svg" if drawn else None))
     if drawn:
         (folder / "plot.svg").write_text(drawn)
 
 
-def into_readme(readme, folder, figures, about, rounds):
+def into_readme(readme, folder, figures, about):
     """Replaces what stands between the two marks."""
     begin, end = "<!-- scripts/bench --publish: begin -->", "<!-- scripts/bench --publish: end -->"
     text = readme.read_text()
@@ -331,4 +333,4 @@ def into_readme(readme, folder, figures, about, rounds):
     before, rest = text.split(begin, 1)
     after = rest.split(end, 1)[1]
     plot_path = os.path.relpath(folder / "plot.svg", readme.parent)
-    readme.write_text(f"{before}{begin}\n{markdown(figures, about, rounds, plot_path)}{end}{after}")
+    readme.write_text(f"{before}{begin}\n{markdown(figures, about, plot_path)}{end}{after}")

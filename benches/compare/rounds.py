@@ -3,6 +3,7 @@
 Keeps what was measured by (program, figure, flows, schedule); gives medians, and ratios of what one round measured.
 """
 
+import time
 from statistics import median
 
 from programs import Unavailable
@@ -39,6 +40,11 @@ class Figures:
         values = self.samples.get((program, what, flows, schedule))
         return (min(values.values()), max(values.values())) if values else None
 
+    def rounds(self):
+        """The fewest and the most rounds that a figure of a packet's or a flow's time was measured in."""
+        counts = [len(values) for (_, what, _, _), values in self.samples.items() if what != "bytes"]
+        return (min(counts), max(counts)) if counts else (0, 0)
+
     def sizes(self, what, schedule="u"):
         return sorted({key[2] for key in self.samples if key[1] == what and key[3] == schedule})
 
@@ -50,10 +56,22 @@ class Turn:
         self.program, self.what, self.flows, self.schedule, self.work = program, what, flows, schedule, work
 
 
-def play(figures, turns, rounds, note, first=0):
+class Deadline:
+    """Ends a run in time: after it no further round begins, though every figure is measured once."""
+
+    def __init__(self, seconds=None):
+        self.at = None if seconds is None else time.monotonic() + seconds
+
+    def passed(self):
+        return self.at is not None and time.monotonic() >= self.at
+
+
+def play(figures, turns, rounds, note, deadline=Deadline()):
     """Every second round goes backwards: who runs after whom must not matter. What is refused once is not asked again."""
     turns = list(turns)
-    for number in range(first, first + rounds):
+    for number in range(rounds):
+        if number > 0 and deadline.passed():
+            return
         for turn in list(turns) if number % 2 == 0 else turns[::-1]:
             note(f"{turn.what} {turn.flows:,} {turn.schedule}  round {number + 1}  {turn.program}")
             try:
