@@ -219,7 +219,8 @@ def against(given, figures, note):
 def main():
     given = options()
     # A sentence rather than a trace on Ctrl-C; what was started is taken away on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number_of in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_of, signal.default_int_handler)
     note, figures = Note(), Figures()
     try:
         if given.other_program:
