@@ -157,7 +157,7 @@ fn serve(
     let ports = Arc::new(ports);
     let appliance = Appliance {
         info: info(config, &ports),
-        settings: config.settings,
+        config: config.clone(),
         workers: ends,
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
@@ -258,6 +258,7 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         profile: profile_word(config.settings.profile).to_owned(),
         mode: mode_word(config.mode).to_owned(),
         pid: std::process::id(),
+        boot_unix_ms: 0,
         uptime_secs: 0,
         workers: u32::from(WORKERS),
         table_max_entries: u64::from(WORKERS) * u64::from(config.table.max_entries),

@@ -35,6 +35,8 @@ pub struct Player {
     tracker: Option<Tracker>,
     events: Events,
     views: Vec<FlowView>,
+    /// The packet as a frame.
+    wire: Vec<u8>,
     /// Flows whose making was announced, and their numbers, by the tracker's id.
     live: HashMap<u32, Vec<(Tuple, u16, u32)>>,
     created: u32,
@@ -56,6 +58,7 @@ impl Player {
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
+            wire: Vec::new(),
             live: HashMap::new(),
             created: 0,
             announced: true,
@@ -94,7 +97,22 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
-        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        // As on a wire, so that packets take the ways that they take through the appliance.
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => Some([0x08, 0x00]),
+            Some(6) => Some([0x86, 0xdd]),
+            _ => None,
+        };
+        self.wire.clear();
+        let frame = match ethertype {
+            Some(ethertype) => {
+                for part in [[0; 12].as_slice(), &ethertype, bytes] {
+                    self.wire.extend_from_slice(part);
+                }
+                Frame { bytes: &self.wire, link: Link::Ethernet, role, zone: 0, checksum }
+            }
+            None => Frame { bytes, link: Link::Ip, role, zone: 0, checksum },
+        };
         let mut outcomes = [Outcome {
             class: None,
             direction: None,
@@ -147,18 +165,18 @@ impl Player {
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
         for event in self.events.as_slice() {
+            let flow = &event.flow();
             let (kind, n) = match event.kind {
                 TrackerEvent::New => {
                     self.created += 1;
-                    let flow = &event.flow;
                     let same_id = self.live.entry(flow.id).or_default();
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEvent::Update => (EventKind::Update, number(&self.live, &event.flow)),
+                TrackerEvent::Update | TrackerEvent::Edited => (EventKind::Update, number(&self.live, flow)),
                 TrackerEvent::Destroy(_) => {
-                    let n = number(&self.live, &event.flow);
-                    if let Some(same_id) = self.live.get_mut(&event.flow.id) {
+                    let n = number(&self.live, flow);
+                    if let Some(same_id) = self.live.get_mut(&flow.id) {
                         same_id.retain(|(_, _, other)| *other != n);
                     }
                     (EventKind::Destroy, n)
@@ -168,9 +186,9 @@ impl Player {
             out.events.push(Event {
                 kind,
                 n,
-                timeout: alive.then_some(event.flow.timeout_secs),
-                state: if alive { event.flow.state_name(false) } else { None },
-                status: alive.then(|| kernel_status(event.flow.status)),
+                timeout: alive.then_some(flow.timeout_secs),
+                state: if alive { flow.state_name(false) } else { None },
+                status: alive.then(|| kernel_status(flow.status)),
             });
         }
         self.events.clear();
@@ -215,6 +233,7 @@ fn policy() -> Policy {
         classes: 1 << Class::New as u8,
         new_needs_syn: false,
         action: Action::Drop,
+        mark: 0,
     };
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }

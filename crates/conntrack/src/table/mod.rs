@@ -221,6 +221,20 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         self.find_elsewhere(home, key)
     }
 
+    /// The slot's entry, if it has this key. It may be of a flow that has ended: see [`status::LIVE`].
+    #[inline(always)]
+    pub fn entry_of(&mut self, flow: FlowIndex, key: &FlowKey) -> Option<&mut Entry> {
+        self.slab.get_mut(flow.0 as usize).filter(|entry| same_key(&entry.key, key))
+    }
+
+    /// What the alternate bucket says, after [`Probe::Elsewhere`]; touches no entry.
+    #[inline(always)]
+    pub fn probe_alternate(&self, hash: u64) -> Option<FlowIndex> {
+        let home = self.home(hash);
+        let bucket = &self.buckets[self.other_bucket(home.bucket, home.tag) as usize];
+        bucket.matches::<PORTABLE>(home.tag).next().map(|slot| FlowIndex(bucket.index(slot)))
+    }
+
     #[inline(always)]
     fn find_in(&self, bucket: &Bucket, tag: u16, key: &FlowKey) -> Option<FlowIndex> {
         bucket
@@ -456,16 +470,8 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
 /// Without a branch for each word: nearly every comparison after a tag match is of equal keys.
 #[inline(always)]
 fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
-    let (a, b) = (words(a), words(b));
+    let (a, b) = (a.words(), b.words());
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) == 0
-}
-
-#[inline(always)]
-#[allow(unsafe_code)]
-fn words(key: &FlowKey) -> &[u64; 5] {
-    const { assert!(size_of::<FlowKey>() == 40 && align_of::<FlowKey>() == 8) };
-    // SAFETY: a FlowKey is 40 bytes of integers without padding (16 + 16 + 2 + 2 + 2 + 1 + 1), aligned to 8.
-    unsafe { &*core::ptr::from_ref(key).cast() }
 }
 
 /// Starts bringing the first line of `what`.

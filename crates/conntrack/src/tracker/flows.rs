@@ -1,6 +1,6 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, tuples};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, Snapshot};
 use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
@@ -9,8 +9,6 @@ use crate::table::memory::Memory;
 use crate::table::{FlowIndex, Full, PrefetchHint, Table};
 use crate::tick::{Tick, until};
 use crate::timer::wheel::Wheel;
-use crate::track::timeout::TimeoutKey;
-use crate::wire::proto;
 
 use super::{Counters, StateCounts};
 
@@ -96,7 +94,11 @@ impl Flows {
     ) {
         counters.destroyed[reason as usize] += 1;
         if events.enabled() && !planted(Fault::DestroyUntold) {
-            events.push(Event { at: now, kind: EventKind::Destroy(reason), flow: self.view(now, flow) });
+            events.push(Event {
+                at: now,
+                kind: EventKind::Destroy(reason),
+                snapshot: self.snapshot(now, flow),
+            });
         }
         self.states.remove(self.table.entry(flow));
         self.cold.forget(flow, self.table.entry_mut(flow));
@@ -139,6 +141,12 @@ impl Flows {
         }
     }
 
+    /// Gives the flow a mark; 0 takes it away.
+    #[inline]
+    pub(super) fn set_mark(&mut self, flow: FlowIndex, mark: u32) {
+        self.cold.set_mark(flow, self.table.entry_mut(flow), mark);
+    }
+
     pub(super) fn before(entry: &Entry) -> Before {
         Before { state: entry.head.state, status: entry.head.status }
     }
@@ -161,7 +169,7 @@ impl Flows {
         let changed = self.recount(flow, before);
         self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
         if (changed || planted(Fault::UpdateToldTwice)) && events.enabled() && !planted(Fault::UpdateUntold) {
-            events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
+            events.push(Event { at: now, kind: EventKind::Update, snapshot: self.snapshot(now, flow) });
         }
     }
 
@@ -186,62 +194,21 @@ impl Flows {
 
     /// A copy of the flow for people and machines to read.
     pub(super) fn view(&self, now: Tick, flow: FlowIndex) -> FlowView {
-        let entry = self.table.entry(flow);
-        let mut vars = entry.vars;
-        let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
-        let (original, reply) = tuples(&entry.key, original);
-        let proto_view = match entry.key.proto {
-            proto::TCP => {
-                let tcp = vars.tcp();
-                let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
-                ProtoView::Tcp { wscale, flags: tcp.flags }
-            }
-            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag },
-            proto::GRE => {
-                let gre = vars.gre();
-                let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
-                ProtoView::Gre {
-                    timeout_secs: secs(gre.timeout),
-                    stream_timeout_secs: secs(gre.stream_timeout),
-                }
-            }
-            _ => ProtoView::None,
-        };
-        let left = until(entry.head.deadline, now.low()).max(0) as u32;
-        FlowView {
-            id: id_of(entry, flow),
-            proto: entry.key.proto,
-            zone: entry.key.zone,
-            state: entry.head.state,
-            status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
-            original,
-            reply,
-            count: (self.accounting || planted(Fault::AccountingSwitch))
-                .then(|| self.cold.totals(flow, entry)),
-            timeout_secs: crate::tick::Ticks(left).as_secs(),
-            timeout_key: TimeoutKey::ALL
-                .get(usize::from(entry.head.timeout_key))
-                .copied()
-                .unwrap_or(TimeoutKey::Generic),
-            created: Tick(now.0 - u64::from(now.low().wrapping_sub(entry.created))),
-            vars: proto_view,
-        }
+        self.snapshot(now, flow).view()
     }
-}
 
-/// Differs between flows that live at the same time, and between those that follow each other in one slot.
-fn id_of(entry: &Entry, flow: FlowIndex) -> u32 {
-    // Murmur3's finalizer: one-to-one, so that no two live slots share an id within one incarnation count.
-    let generation = u32::from(entry.head.status >> status::INCARNATION_SHIFT) << 24;
-    let mut id = flow.0 ^ generation ^ entry.created.rotate_left(12);
-    id = (id ^ id >> 16).wrapping_mul(0x85eb_ca6b);
-    id = (id ^ id >> 13).wrapping_mul(0xc2b2_ae35);
-    id ^ id >> 16
+    /// A copy of the flow as it lies.
+    #[inline(always)]
+    pub(super) fn snapshot(&self, now: Tick, flow: FlowIndex) -> Snapshot {
+        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting)
+    }
 }
 
 /// An entry for a flow that has just been seen, before its first step.
 pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
-    let status = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
+    let status = original | mirror;
     Entry {
         key,
         head: crate::table::entry::Head { status, ..Default::default() },

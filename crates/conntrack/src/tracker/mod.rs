@@ -1,13 +1,16 @@
 //! Room 8 ties 1 to 7: a burst of frames goes in, an outcome for each comes out.
 //! One owner, one thread; the only allocation is in [`Tracker::new`].
 
+mod burst;
 mod counters;
+mod edit;
 mod flows;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Counters, StateCounts};
+pub use edit::{Edit, NewMark};
 
 use alloc::vec::Vec;
 
@@ -16,16 +19,17 @@ use crate::fault::{Fault, planted, slip};
 use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
-use crate::policy::{Action, Class, DropReason, Policy, Role};
+use crate::policy::{Action, Class, Decision, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
-use crate::table::{FlowIndex, Full, PrefetchHint, Probe};
+use crate::table::{FlowIndex, Full, PrefetchHint};
 use crate::tick::{Tick, Ticks, until};
 use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use burst::Found;
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -152,22 +156,10 @@ struct Core {
     on_full: OnFull,
     flows: Flows,
     hasher: Hasher,
+    cpu: Cpu,
+    /// From the settings and the policy.
+    settled: burst::Settled,
     counters: Counters,
-}
-
-/// One frame between the stages of a burst.
-#[derive(Clone, Copy)]
-struct Work<'a> {
-    parsed: Parsed<'a>,
-    keyed: Option<Found>,
-}
-
-/// A key, the side that the packet came from, and the key's hash.
-#[derive(Clone, Copy)]
-struct Found {
-    key: FlowKey,
-    side: Side,
-    hash: u64,
 }
 
 impl Tracker {
@@ -191,9 +183,19 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
-        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
+        let cpu = Cpu::detect();
+        let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
-            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
+            core: Core {
+                settings,
+                policy,
+                on_full,
+                flows,
+                hasher,
+                cpu,
+                settled: burst::Settled::new(&settings, &policy),
+                counters: Counters::default(),
+            },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
             last: Tick(0),
@@ -210,19 +212,7 @@ impl Tracker {
     ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            self.on_chunk(now, frames, outcomes, events);
-        }
-    }
-
-    fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
-        let mut burst =
-            [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
-        for (frame, work) in frames.iter().zip(&mut burst) {
-            *work = self.core.read(frame);
-        }
-        self.core.fetch(&burst[..frames.len()]);
-        for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
-            *outcome = self.on_frame(now, frame, work, events);
+            burst::on_chunk(self, now, frames, outcomes, events);
         }
     }
 
@@ -248,17 +238,6 @@ impl Tracker {
                 }
                 self.core.visit(self.last, &due[..taken], events);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn on_frame(&mut self, now: Tick, frame: &Frame<'_>, work: &Work<'_>, events: &mut Events) -> Outcome {
-        match &work.parsed {
-            Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
-            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
-            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-            Parsed::Malformed(reason) => self.core.malformed(*reason),
         }
     }
 
@@ -342,6 +321,11 @@ impl Tracker {
     pub fn set_timeout(&mut self, key: TimeoutKey, value: Ticks) {
         let mut settings = self.core.settings;
         settings.timeouts.set(key, value.min(Ticks::MAX));
+        self.set_settings(settings);
+    }
+
+    /// Changes every switch and timeout at once; see [`Tracker::configure`].
+    pub fn set_settings(&mut self, settings: Settings) {
         self.configure(settings, self.core.policy, self.core.on_full);
     }
 
@@ -350,6 +334,7 @@ impl Tracker {
     pub fn configure(&mut self, settings: Settings, policy: Policy, on_full: OnFull) {
         self.sweep.start(&self.core.settings.timeouts, &settings.timeouts);
         self.core.settings = settings;
+        self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
         self.core.policy = policy;
         self.core.on_full = on_full;
@@ -409,37 +394,6 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 1: the frame's headers, key and hash; the index line is on its way.
-    #[inline(always)]
-    fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
-        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
-        let keyed = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, frame.zone),
-            _ => None,
-        };
-        if let Some(found) = keyed {
-            self.flows.table.prefetch_bucket(found.hash);
-        }
-        Work { parsed, keyed }
-    }
-
-    /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
-    #[inline(always)]
-    fn fetch(&self, burst: &[Work<'_>]) {
-        let table = &self.flows.table;
-        let mut misses = 0;
-        for found in burst.iter().filter_map(|work| work.keyed) {
-            match table.probe(found.hash) {
-                Probe::Candidate(flow) => table.prefetch_entry(flow),
-                Probe::Elsewhere => table.prefetch_alternate(found.hash),
-                Probe::Absent => {
-                    table.prefetch_vacant(misses);
-                    misses += 1;
-                }
-            }
-        }
-    }
-
     /// Stage 3 of a datagram that was put together, or that never will be.
     fn on_datagram(
         &mut self,
@@ -460,7 +414,6 @@ impl Core {
         }
     }
 
-    #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
         let zone = if planted(Fault::KeyZone) { 0 } else { zone };
         let keyed = match &packet.l4 {
@@ -470,8 +423,7 @@ impl Core {
         keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
     }
 
-    /// Stage 3: one whole packet.
-    #[inline(always)]
+    /// Stage 3 in general: one whole packet.
     fn on_packet(
         &mut self,
         now: Tick,
@@ -599,6 +551,10 @@ impl Core {
         match self.make(now, found.hash, entry, events) {
             Ok(flow) => {
                 self.counters.inserted += 1;
+                let mark = self.policy.mark(frame.role, lacks_syn(packet));
+                if mark != 0 {
+                    self.flows.set_mark(flow, mark);
+                }
                 if !planted(Fault::FirstUncounted) {
                     self.flows.count(flow, direction, packet.ip_bytes);
                 }
@@ -606,7 +562,7 @@ impl Core {
                     events.push(crate::event::Event {
                         at: now,
                         kind: EventKind::New,
-                        flow: self.flows.view(now, flow),
+                        snapshot: self.flows.snapshot(now, flow),
                     });
                 }
                 outcome
@@ -750,16 +706,11 @@ impl Core {
         lacks_syn: bool,
     ) -> Outcome {
         self.counters.packets[class as usize] += 1;
-        let decision = self.policy.decide(frame.role, class, lacks_syn);
-        let verdict = match decision.action {
-            Action::Accept => Verdict::Forward,
-            Action::Drop => {
-                let reason = DropReason::Policy { class, row: decision.row };
-                self.counters.dropped[reason.index()] += 1;
-                Verdict::Drop(reason)
-            }
-        };
-        Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+        let outcome = Outcome::of(class, direction, self.policy.decide(frame.role, class, lacks_syn));
+        if let Verdict::Drop(reason) = outcome.verdict {
+            self.counters.dropped[reason.index()] += 1;
+        }
+        outcome
     }
 
     fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {
@@ -779,6 +730,15 @@ impl Core {
 }
 
 impl Outcome {
+    /// Of a packet whose state is known, as policy decided.
+    const fn of(class: Class, direction: Option<Direction>, decision: Decision) -> Self {
+        let verdict = match decision.action {
+            Action::Accept => Verdict::Forward,
+            Action::Drop => Verdict::Drop(DropReason::Policy { class, row: decision.row }),
+        };
+        Self { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
     /// Nothing is known of the frame but what to do with it.
     pub const fn untold(verdict: Verdict) -> Self {
         Self { class: None, direction: None, reason: None, verdict, releases: None }
