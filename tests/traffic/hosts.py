@@ -149,3 +149,13 @@ class Host(Namespace):
         """Packets that the host sent and got; what its own side of the link refused counts as sent."""
         shown = json.loads(self.ip("-s", "-j", "link", "show", "dev", self.interface))[0]["stats64"]
         return shown["tx"]["packets"] + shown["tx"]["dropped"], shown["rx"]["packets"]
+
+    def repeated_syns(self):
+        """SYNs and SYN/ACKs that the host's TCP sent again because no answer came within a second."""
+        lines = [line.split() for line in self.exec("cat", "/proc/net/netstat").splitlines()]
+        return sum(
+            int(number)
+            for names, numbers in zip(lines[::2], lines[1::2])
+            for name, number in zip(names, numbers)
+            if name == "TCPSynRetrans"
+        )

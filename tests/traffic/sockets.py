@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import hosts
 from appliance import STATS_SECONDS, Appliance
@@ -67,6 +67,9 @@ class Line:
         counters = [host.counters() for host in (self.inside, self.outside)]
         return sum(sent for sent, _ in counters), sum(got for _, got in counters)
 
+    def repeated_syns(self):
+        return self.inside.repeated_syns() + self.outside.repeated_syns()
+
     def settled(self):
         """The appliance's counters once neither host sends nor gets anything any more."""
         before, end = None, time.monotonic() + QUIET_SECONDS
@@ -82,20 +85,27 @@ class Line:
 class Passed:
     """What one piece of traffic was for the line."""
 
-    offered: int = 0
-    forwarded: int = 0
-    lost: int = 0
-    said: dict = field(default_factory=dict)
+    offered: int
+    forwarded: int
+    lost: int
+    # SYNs sent again. One that was only late, and comes after its connection ended, opens another in its place; no
+    # appliance could tell. So a run with such is no run that counts.
+    again: int
+    said: dict
+
+    @property
+    def clean(self):
+        return not (self.lost or self.again or self.said["failed"])
 
 
 def watch(line, work):
     """Runs `work` and counts around it."""
-    before, (sent, got) = dropped(line.settled()), line.counted()
+    before, (sent, got), again = dropped(line.settled()), line.counted(), line.repeated_syns()
     said = work()
     now, (sent_after, got_after) = dropped(line.settled()), line.counted()
     refused = sum(number - before.get(reason, 0) for reason, number in now.items() if reason.startswith(POLICY))
     offered, forwarded = sent_after - sent, got_after - got
-    return Passed(offered, forwarded, offered - forwarded - refused, said)
+    return Passed(offered, forwarded, offered - forwarded - refused, line.repeated_syns() - again, said)
 
 
 def search(line, trials):
@@ -103,7 +113,7 @@ def search(line, trials):
     best = None
     for at_once in trials:
         passed = watch(line, lambda: line.load("connect", line.outside.v4, PORT, TRIAL, at_once))
-        if passed.lost or passed.said["failed"]:
+        if not passed.clean:
             break
         best = at_once
     return best or trials[0]
@@ -114,11 +124,14 @@ def connections(link, line, address, count, at_once):
     for attempt in range(TRIES):
         line.appliance.flush()
         passed = watch(line, lambda: line.load("connect", address, PORT, count, at_once))
-        if (passed.lost == 0 and passed.said["failed"] == 0) or attempt + 1 == TRIES:
+        if passed.clean or attempt + 1 == TRIES:
             break
-        link.notes.append(f"{passed.lost} of {passed.offered} packets were lost with {at_once} connections at a time: half then")
+        seen = f"{passed.lost} of {passed.offered} packets were lost and {passed.again} SYNs repeated"
+        link.notes.append(f"{seen} with {at_once} connections at a time: half as many then")
         at_once = max(1, at_once // 2)
     said = passed.said
+    if passed.again:
+        link.problems.append(f"{passed.again} SYNs were sent again: the machine is too busy for this link")
     link.notes.append(f"{said['done']} connections to {address}, {at_once} at a time, in {said['seconds']:.1f} s")
     if said["failed"]:
         link.problems.append(f"{said['failed']} connections failed, the first with {said['first']}")
