@@ -102,7 +102,8 @@ def kernel(folder):
     # apt drops its rights to a user that cannot read here, and says so on standard error.
     run("bash", "-c", 'cd "$0" && apt-get download -qq "$1"', folder, package[1], seconds=300)
     archive = glob.glob(f"{folder}/*.deb")[0]
-    keep = ["./boot/vmlinuz-*", "./lib/modules/*/modules.*", "./lib/modules/*/kernel/drivers/vfio/*", "./lib/modules/*/kernel/virt/lib/*"]
+    inside = "./lib/modules/*/"
+    keep = ["./boot/vmlinuz-*", inside + "modules.*", inside + "kernel/drivers/vfio/*", inside + "kernel/virt/lib/*"]
     run("bash", "-c", 'set -o pipefail; dpkg-deb --fsys-tarfile "$0" | tar -x -C "$1" --wildcards "${@:2}"',
         archive, f"{folder}/part", *keep, seconds=120)  # fmt: skip
     os.unlink(archive)
@@ -258,11 +259,9 @@ class Guest(Asked):
     def shell(self, command):
         """Runs a command in the guest; gives its exit status and what it printed, packed: the line is a slow one."""
         self.asked += 1
-        # In two words, so that the mark is no part of the command.
         mark = f"end-of-{self.asked}"
-        self.line.sendall(
-            f"{{ {command}\n}} >/tmp/out 2>/tmp/err; rc=$?; gzip -c /tmp/out | base64; echo; cat /tmp/err; echo end-of\"\"-{self.asked} $rc\n".encode()
-        )
+        script = f"{{ {command}\n}} >/tmp/out 2>/tmp/err; rc=$?; gzip -c /tmp/out | base64; echo; cat /tmp/err; echo {mark} $rc\n"
+        self.line.sendall(script.encode())
         said = b""
         while not (found := re.search(rf"{mark} (\d+)\s".encode(), said)):
             try:
@@ -322,7 +321,7 @@ def host_links(middle, cards):
 
 
 def drive(program, home, logs, kept, amount, workers):
-    """All pairs of cards in one guest, one after the other; a row each."""
+    """All pairs of cards in one guest, one after the other; gives a row for each as it comes."""
     if platform.machine() != "x86_64":
         raise Refused("the guest is an x86-64 machine, and QEMU's emulation of one needs to be one here too")
     if not shutil.which("qemu-system-x86_64"):
@@ -331,7 +330,6 @@ def drive(program, home, logs, kept, amount, workers):
     pairs = cards(workers)
     initrd = f"{home}/initramfs"
     initramfs(program, modules, [address for card in pairs for address in card.addresses], initrd)
-    links = []
     with Namespace("a") as middle:
         interfaces = host_links(middle, pairs)
         begun = time.monotonic()
@@ -350,5 +348,4 @@ def drive(program, home, logs, kept, amount, workers):
                         host.without_offloads()
                     sockets.traffic(link, sockets.Line(inside, outside, guest, f"{home}/server.log"), amount)
                     guest.stop()
-                links.append(link)
-    return links
+                yield link

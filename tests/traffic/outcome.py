@@ -132,9 +132,10 @@ class Link:
         lines = [f"{self.kind}: {self.about}"]
         lines += [f"  {note}" for note in self.notes]
         shown = " ".join(f"{reason}={number}" for reason, number in self.dropped.items()) or "none"
+        whole = f"offered={self.offered} forwarded={self.forwarded} lost={self.packets_lost} handed_off={self.handed_off}"
         lines += [
             f"  flows       {self.flows} of {self.wanted} in one entry each with both directions, {self.split_flows} split",
-            f"  packets     offered={self.offered} forwarded={self.forwarded} lost={self.packets_lost} handed_off={self.handed_off}",
+            f"  packets     {whole}",
             f"  dropped     {shown}",
         ]
         for row in self.workers:

@@ -89,7 +89,8 @@ def search(run, quick):
 
 def drive(kind, ends_of, program, home, flows, workers, queues, quick):
     ends = ends_of(home, queues)
-    link = Link(kind, f"testpmd flowgen -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}", queues, flows)
+    about = f"testpmd flowgen -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}"
+    link = Link(kind, about, queues, flows)
     responder = Testpmd(home, "responder", ends.responder, "5tswap", queues)
     appliance = Appliance(program, home, ends.lan, ends.wan, workers, queues)
     first, second = (responder, appliance) if ends.responder_first else (appliance, responder)
