@@ -7,25 +7,24 @@ mod report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::{Policy, TooManyRules};
 use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
+use dpdk::port::RSS_KEY_MAX;
 
 use crate::bus::ControlEnd;
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, PortInfo, PortStats};
 use crate::control::{self, Appliance, ControlError};
-use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports};
+use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
 use crate::worker::clock::{self, Clock};
-use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, held_frames};
+use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use cores::Cores;
-
-/// Workers of this appliance. The queues, the bus and the numbers are made for any number of them.
-const WORKERS: u16 = 1;
 
 /// How often it is looked whether a worker ended by itself.
 const LOOK: Duration = Duration::from_millis(100);
@@ -60,9 +59,9 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
     let doors = control::claim(&config.control.socket, config.control.http)?;
     let http = doors.http_addr();
-    let cores = Cores::choose(config)?;
-    let specs = port_specs(config)?;
-    let plan = plan(config, &specs);
+    let specs = port_specs(config, &random()?)?;
+    let mut cores = Cores::choose(config, &specs, &Host::here())?;
+    let plan = plan(config, &specs, cores.workers.len());
     let findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
@@ -70,17 +69,30 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         return Err(RunError::Host(findings));
     }
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan, extra_eal), log::from_dpdk)?;
-    let Ports { ports, workers: queues, pool: _ } = Ports::open(eal.handle(), &specs, WORKERS, &plan)?;
+    let probed = Probed::open(eal.handle(), &specs)?;
+    if config.workers == Workers::Auto {
+        cores.keep(usize::from(probed.workers_at_most()));
+    }
+    let workers = cores.workers.len() as u16;
+    let Ports { ports, workers: queues, pool: _ } = probed.start(eal.handle(), workers, &plan)?;
 
+    let links = handoff::mesh(eal.handle(), workers)?;
+    // One secret for all: they must agree on each flow's owner.
+    let hash_key = words(&random()?);
+    let shares = shares(config, cores.workers.len());
     let (mut ends, mut ready, mut pages) = (Vec::new(), Vec::new(), Pages::Huge);
-    for queues in queues {
-        let (tracker, on) = tracker(config)?;
+    for (number, (queues, links)) in queues.into_iter().zip(links).enumerate() {
+        let core = cores.workers.get(number).copied();
+        let (limits, owners) = part(config, hash_key, &shares, number);
+        let max_datagrams = limits.max_datagrams;
+        let (tracker, on) = worker::on_core(core, || tracker(config, limits, owners))?;
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
         ready.push(Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
+            links,
             tracker,
-            max_datagrams: config.table.max_datagrams,
+            max_datagrams,
             budget: config.expiry.budget(),
             idle: match config.worker.idle {
                 crate::config::Idle::Poll => Idle::Poll,
@@ -90,17 +102,20 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
             bus,
         }));
         ends.push(end);
-        pages = on;
+        if on == Pages::Plain {
+            pages = on;
+        }
     }
     report::print(config, &cores, &findings, &ports, pages, http);
 
     let stoppers: Vec<_> = ends.iter().map(ControlEnd::stopper).collect();
     let mut running = Vec::new();
     for (number, worker) in ready.into_iter().enumerate() {
-        running.push(worker::start(number, Box::new(worker), Some(cores.worker), eal.handle().clone())?);
+        let core = cores.workers.get(number).copied();
+        running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, ends, doors, &running);
+    let served = serve(config, ports, &shares, ends, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -112,9 +127,9 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
 
 /// Looks at the host as [`run`] would, and starts nothing.
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
-    let cores = Cores::choose(config)?;
-    let specs = port_specs(config)?;
-    let plan = plan(config, &specs);
+    let specs = port_specs(config, &random()?)?;
+    let cores = Cores::choose(config, &specs, &Host::here())?;
+    let plan = plan(config, &specs, cores.workers.len());
     Ok(preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?))
 }
 
@@ -124,30 +139,72 @@ fn sentences(findings: &[Finding]) -> String {
     failed.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect::<Vec<_>>().join("\n")
 }
 
-fn plan(config: &Config, specs: &[PortSpec]) -> Plan {
-    Plan::new(specs, WORKERS, u32::from(WORKERS) * held_frames(config.table.max_datagrams))
+fn plan(config: &Config, specs: &[PortSpec], workers: usize) -> Plan {
+    let held: u32 =
+        (0..workers).map(|_| held_frames(datagrams_of(config.table.max_datagrams, workers))).sum();
+    Plan::new(specs, workers as u16, held + handoff::frames(workers as u16))
 }
 
 fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Result<Needs, RunError> {
-    let table = Tracker::memory_bytes(&limits(config, [0; 4])).map_err(RunError::Table)?;
+    let shares = shares(config, cores.workers.len());
+    let mut table_bytes = 0;
+    for worker in 0..shares.len() {
+        let (limits, _) = part(config, [0; 4], &shares, worker);
+        table_bytes += Tracker::memory_bytes(&limits).map_err(RunError::Table)?;
+    }
     Ok(Needs {
         hugepages: config.eal.hugepages,
-        dpdk_mib: config.eal.memory_mib.unwrap_or(plan.memory_mib),
-        table_bytes: usize::from(WORKERS) * table,
+        dpdk_mib: config.eal.memory_mib.unwrap_or(plan.mib(config.eal.hugepages)),
+        table_bytes,
         devices: specs.iter().map(|spec| (spec.name.clone(), spec.device.clone())).collect(),
-        worker_cpus: vec![cores.worker],
+        worker_cpus: cores.workers.clone(),
+        workers_rest: config.worker.idle == crate::config::Idle::Sleep,
         control_cpus: cores.control.clone(),
     })
 }
 
-fn limits(config: &Config, hash_key: [u64; 4]) -> Limits {
-    Limits { max_entries: config.table.max_entries, max_datagrams: config.table.max_datagrams, hash_key }
+/// How the flows are divided over the workers.
+fn shares(config: &Config, workers: usize) -> Vec<u16> {
+    config.worker.shares.clone().filter(|shares| shares.len() == workers).unwrap_or_else(|| vec![1; workers])
+}
+
+/// What one of the workers may hold, and what it owns. The limits are the appliance's, divided as the flows are: the
+/// hash fills the parts evenly.
+fn part(config: &Config, hash_key: [u64; 4], shares: &[u16], worker: usize) -> (Limits, Owners) {
+    let me = WorkerId(worker as u8);
+    let owners = Owners::shared(shares, me).unwrap_or(Owners::alone());
+    let part = (u64::from(config.table.max_entries) * owners.slots_of(me) as u64).div_ceil(SLOTS as u64);
+    let max_datagrams = datagrams_of(config.table.max_datagrams, shares.len());
+    (Limits { max_entries: (part as u32).max(1), max_datagrams, hash_key }, owners)
+}
+
+/// Datagrams that one of the workers puts together at once. Which one that is has nothing to do with whose the flow is;
+/// each has some room, so that a few long ones do not push each other out.
+fn datagrams_of(all: u16, workers: usize) -> u16 {
+    all.div_ceil(workers.max(1) as u16).max(all.min(64))
+}
+
+/// Random bytes of the kernel.
+fn random() -> Result<[u8; RSS_KEY_MAX], RunError> {
+    let mut bytes = [0_u8; RSS_KEY_MAX];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| RunError::Random(error.into()))?;
+    Ok(bytes)
+}
+
+fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
 }
 
 /// Answers operators until a signal comes, or a worker ends.
 fn serve(
     config: &Config,
     ports: Vec<OpenPort>,
+    shares: &[u16],
     ends: Vec<ControlEnd>,
     doors: control::Claimed,
     workers: &[Running],
@@ -156,7 +213,7 @@ fn serve(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let ports = Arc::new(ports);
     let appliance = Appliance {
-        info: info(config, &ports),
+        info: info(config, shares, &ports),
         settings: config.settings,
         workers: ends,
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
@@ -187,7 +244,15 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
     tokio::signal::unix::signal(kind).map_err(RunError::Runtime)
 }
 
-fn port_specs(config: &Config) -> Result<Vec<PortSpec>, RunError> {
+/// The key of Woo and Park: the hash of both directions is the same, and depends on the exclusive or of the tuple's
+/// words alone.
+const SYMMETRIC_TOEPLITZ: [u8; 2] = [0x6d, 0x5a];
+
+fn port_specs(config: &Config, random: &[u8; RSS_KEY_MAX]) -> Result<Vec<PortSpec>, RunError> {
+    let rss_key = match config.rss {
+        Rss::Random => *random,
+        Rss::SymmetricToeplitzWeak => std::array::from_fn(|at| SYMMETRIC_TOEPLITZ[at % 2]),
+    };
     let spec = |port: &crate::config::Port| {
         Ok(PortSpec {
             name: port.name.clone(),
@@ -197,6 +262,8 @@ fn port_specs(config: &Config) -> Result<Vec<PortSpec>, RunError> {
             mtu: 1500,
             promiscuous: true,
             mirror: config.mode == Mode::Mirror,
+            queues: port.queues,
+            rss_key: Some(rss_key),
         })
     };
     config.ports.iter().map(spec).collect()
@@ -211,7 +278,7 @@ fn eal_config(
 ) -> eal::Config {
     eal::Config {
         control_cpus: cores.control.clone(),
-        memory_mib: config.eal.memory_mib.unwrap_or(plan.memory_mib),
+        memory_mib: config.eal.memory_mib.unwrap_or(plan.mib(config.eal.hugepages)),
         hugepages: config.eal.hugepages,
         devices: specs.iter().map(|spec| spec.device.clone()).collect(),
         extra: config.eal.raw.iter().chain(extra).cloned().collect(),
@@ -220,15 +287,7 @@ fn eal_config(
 }
 
 /// A worker's tracker and what its table lies on.
-fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
-    let mut key = [0_u8; 32];
-    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| RunError::Random(error.into()))?;
-    let mut hash_key = [0; 4];
-    for (word, bytes) in hash_key.iter_mut().zip(key.as_chunks().0) {
-        *word = u64::from_ne_bytes(*bytes);
-    }
-    let limits = limits(config, hash_key);
+fn tracker(config: &Config, limits: Limits, owners: Owners) -> Result<(Tracker, Pages), RunError> {
     let policy = match config.mode {
         Mode::Mirror => Policy::ACCEPT_ALL,
         Mode::Inline => {
@@ -239,11 +298,12 @@ fn tracker(config: &Config) -> Result<(Tracker, Pages), RunError> {
         Mapping::new(Tracker::memory_bytes(&limits).map_err(RunError::Table)?, config.eal.hugepages)?;
     let pages = mapping.pages();
     let tracker = Tracker::new(limits, config.settings, policy, config.table.on_full, mapping.into_memory())
-        .map_err(RunError::Table)?;
+        .map_err(RunError::Table)?
+        .among(owners);
     Ok((tracker, pages))
 }
 
-fn info(config: &Config, ports: &[OpenPort]) -> Info {
+fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
     let name = |index: usize| config.ports.get(index).map(|port| port.name.clone());
     let about = config.ports.iter().zip(ports).map(|(port, open)| PortInfo {
         name: port.name.clone(),
@@ -252,6 +312,10 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         role: role_word(port.role).to_owned(),
         peer: port.peer.and_then(name),
     });
+    let entries = |worker| {
+        let (limits, owners) = part(config, [0; 4], shares, worker);
+        if owners.slots_of(WorkerId(worker as u8)) == 0 { 0 } else { u64::from(limits.max_entries) }
+    };
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dpdk: eal::version(),
@@ -259,8 +323,8 @@ fn info(config: &Config, ports: &[OpenPort]) -> Info {
         mode: mode_word(config.mode).to_owned(),
         pid: std::process::id(),
         uptime_secs: 0,
-        workers: u32::from(WORKERS),
-        table_max_entries: u64::from(WORKERS) * u64::from(config.table.max_entries),
+        workers: shares.len() as u32,
+        table_max_entries: (0..shares.len()).map(entries).sum(),
         table_on_full: on_full_word(config.table.on_full).to_owned(),
         ports: about.collect(),
     }

@@ -62,6 +62,8 @@ pub struct Needs {
     /// Each port's name and device.
     pub devices: Vec<(String, Device)>,
     pub worker_cpus: Vec<usize>,
+    /// Workers rest when there is nothing to do.
+    pub workers_rest: bool,
     pub control_cpus: Vec<usize>,
 }
 
@@ -207,6 +209,18 @@ impl Host {
         self.meminfo("MemAvailable")
     }
 
+    /// The NUMA node of a card; `None` where the machine has one node, or the device no place.
+    pub fn node_of_device(&self, device: &Device) -> Option<u32> {
+        // The kernel says -1 where it does not know.
+        self.text(format!("/sys/bus/pci/devices/{}/numa_node", device.pci()?))?.parse().ok()
+    }
+
+    /// The CPUs of a NUMA node.
+    pub fn cpus_of_node(&self, node: u32) -> Vec<usize> {
+        let list = self.text(format!("/sys/devices/system/node/node{node}/cpulist"));
+        list.and_then(|text| cpu_list(&text)).unwrap_or_default()
+    }
+
     fn has_capability(&self, capability: u32) -> bool {
         self.field("/proc/self/status", "CapEff")
             .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
@@ -326,7 +340,13 @@ fn cpus(host: &Host, needs: &Needs, report: &mut Report) {
     let mut sorted = needs.worker_cpus.clone();
     sorted.sort_unstable();
     if let Some(two) = sorted.windows(2).find(|two| two[0] == two[1]) {
-        report.fail(what, format!("CPU {} has two workers: give each worker a CPU of its own", two[0]));
+        let sentence = format!("CPU {} has two workers: give each worker a CPU of its own", two[0]);
+        // Two that poll would take the CPU from each other for milliseconds.
+        if needs.workers_rest {
+            report.warn(what, sentence);
+        } else {
+            report.fail(what, sentence);
+        }
         return;
     }
     if let Some(cpu) = needs.worker_cpus.iter().find(|cpu| needs.control_cpus.contains(cpu)) {
@@ -340,12 +360,31 @@ fn cpus(host: &Host, needs: &Needs, report: &mut Report) {
             format!("workers on {}, control on {}", list(&needs.worker_cpus), list(&needs.control_cpus)),
         );
     }
+    numa(host, needs, report);
     let slow = needs.worker_cpus.iter().find_map(|cpu| {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
         host.text(path).filter(|governor| governor != "performance")
     });
     if let Some(governor) = slow {
         report.warn("cpu governor", format!("{governor}: `cpupower frequency-set -g performance`"));
+    }
+}
+
+/// Every access of a worker to a port at another node crosses the link between the sockets.
+fn numa(host: &Host, needs: &Needs, report: &mut Report) {
+    for (port, device) in &needs.devices {
+        let Some(node) = host.node_of_device(device) else { continue };
+        let near = host.cpus_of_node(node);
+        let far = needs.worker_cpus.iter().find(|cpu| !near.contains(cpu));
+        if let Some(cpu) = far.filter(|_| !near.is_empty()) {
+            report.warn(
+                "numa",
+                format!(
+                    "port {port} is at node {node} and the worker on CPU {cpu} is not: name CPUs of {} in worker.cores",
+                    list(&near)
+                ),
+            );
+        }
     }
 }
 
@@ -764,6 +803,24 @@ mod tests {
         expect(cpus(&[9], &[0]), Status::Fail, "CPU 9 is not online");
         expect(cpus(&[1, 1], &[0]), Status::Fail, "CPU 1 has two workers");
         expect(cpus(&[1, 0], &[0]), Status::Warn, "CPU 0 has a worker and the control thread");
+        let resting =
+            Needs { worker_cpus: vec![1, 1], workers_rest: true, hugepages: true, ..Needs::default() };
+        expect(find(&machine.check(&resting), "cpus"), Status::Warn, "CPU 1 has two workers");
+    }
+
+    #[test]
+    fn a_worker_far_from_its_port_is_found() {
+        let machine = Machine::new()
+            .nic("0000:03:00.0", Some("vfio-pci"), None)
+            .file("/sys/bus/pci/devices/0000:03:00.0/numa_node", "1")
+            .file("/sys/devices/system/node/node1/cpulist", "2-3");
+        let devices = vec![("lan".to_owned(), "0000:03:00.0".parse().unwrap())];
+        let check = |cpus: &[usize]| {
+            let (worker_cpus, devices) = (cpus.to_vec(), devices.clone());
+            machine.check(&Needs { worker_cpus, devices, hugepages: true, ..Needs::default() })
+        };
+        expect(find(&check(&[3, 1]), "numa"), Status::Warn, "worker on CPU 1 is not: name CPUs of 2,3");
+        assert!(!check(&[2, 3]).iter().any(|finding| finding.what == "numa"));
     }
 
     #[test]

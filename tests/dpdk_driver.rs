@@ -8,7 +8,7 @@ use conntrack::policy::Role;
 use conntrack::wire;
 use dpdk::burst::Burst;
 use dpdk::eal::{Config, Eal};
-use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports, Scratch};
+use dpdk_conntrack::driver::dpdk::{Exit, Plan, PortSpec, Ports, Scratch};
 
 /// A pcap file (version 2.4, Ethernet) of `frames`.
 fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
@@ -40,7 +40,17 @@ fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
 
 fn spec(name: &str, device: &str, role: Role, mirror: bool) -> PortSpec {
     let (name, device) = (name.to_owned(), device.parse().unwrap());
-    PortSpec { name, device, role, zone: 7, mtu: 1500, promiscuous: true, mirror }
+    PortSpec {
+        name,
+        device,
+        role,
+        zone: 7,
+        mtu: 1500,
+        promiscuous: true,
+        mirror,
+        queues: None,
+        rss_key: None,
+    }
 }
 
 #[test]
@@ -59,7 +69,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
     ];
     let plan = Plan::new(&specs, 1, 0);
     let devices = specs.iter().map(|spec| spec.device.clone()).collect();
-    let config = Config { hugepages: false, memory_mib: plan.memory_mib, devices, ..Config::default() };
+    let config = Config { hugepages: false, memory_mib: plan.mib(false), devices, ..Config::default() };
     let eal = Eal::start(&config, |_, _| ()).unwrap();
     let mut ports = Ports::open(eal.handle(), &specs, 1, &plan).unwrap();
     let mut worker = ports.workers.pop().unwrap();
@@ -76,13 +86,13 @@ fn frames_pass_from_port_to_port_as_they_came() {
     }
     drop(views);
     assert_eq!(burst[2].segments(), 5);
-    let wan = worker[1].egress.as_mut().unwrap();
+    let Exit::Queue(wan) = &mut worker[1].exit else { panic!("no queue") };
     assert_eq!((wan.send(&mut burst), wan.unsent()), (5, 0));
     assert_eq!(ports.ports[1].stats().tx_packets, 5);
     assert_eq!(ports.ports[0].stats().rx_packets, 5);
 
     let mirror = &mut worker[2];
-    assert!(mirror.egress.is_none(), "a mirror port has no way to send");
+    assert!(matches!(mirror.exit, Exit::Nowhere), "a mirror port has no way to send");
     assert_eq!(mirror.ingress.receive(&mut burst), 64);
     burst.clear();
     assert_eq!(ports.pool.in_use(), at_rest, "every buffer is home");

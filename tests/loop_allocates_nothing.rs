@@ -6,18 +6,19 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Policy, Role};
 use conntrack::table::memory::Memory;
 use conntrack::tick::Ticks;
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
-use dpdk::eal::{self, Eal};
+use dpdk::eal::{self, Eal, Handle};
 use dpdk_conntrack::bus::command::{Command, Flush, Page, Ticket};
 use dpdk_conntrack::bus::{self, ControlEnd};
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
-use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, held_frames};
+use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
 use support::{udp, write_pcap};
 
 /// Counts what this thread takes from the heap and gives back.
@@ -62,6 +63,59 @@ fn ask(end: &ControlEnd, worker: &mut Worker, command: Command) -> (Command, u64
     panic!("no answer within 100,000 turns");
 }
 
+const MAX_DATAGRAMS: u16 = 1024;
+
+/// `workers` workers between a capture file, which has one queue, and a port that swallows everything.
+fn appliance(eal: &Handle, dir: &str, number: usize, workers: u8) -> (Vec<ControlEnd>, Vec<Worker>, Ports) {
+    let spec = |name: &str, device: String, role| PortSpec {
+        name: name.into(),
+        device: device.parse().unwrap(),
+        role,
+        zone: 0,
+        mtu: 1500,
+        promiscuous: true,
+        mirror: false,
+        queues: Some(1),
+        rss_key: None,
+    };
+    let pcap = format!("net_pcap{number},rx_pcap={dir}/in.pcap,tx_pcap={dir}/back{number}.pcap");
+    let specs =
+        [spec("in", pcap, Role::Inside), spec("out", format!("net_null{number},no-rx=1"), Role::Outside)];
+    let count = u16::from(workers);
+    let held = u32::from(workers) * held_frames(MAX_DATAGRAMS) + handoff::frames(count);
+    let mut plan = Plan::new(&specs, count, held);
+    plan.pool.name += &number.to_string();
+    let mut ports = Ports::open(eal, &specs, count, &plan).unwrap();
+
+    let limits = Limits { max_entries: 4096, max_datagrams: MAX_DATAGRAMS, hash_key: [1, 2, 3, 4] };
+    let mut settings = Settings::new(Profile::Linux);
+    settings.timeouts.set(TimeoutKey::Udp, Ticks::from_secs(2));
+    let (mut ends, mut made) = (Vec::new(), Vec::new());
+    let links = handoff::mesh(eal, count).unwrap();
+    for ((pairs, links), me) in ports.workers.drain(..).zip(links).zip(0..) {
+        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+        let tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
+        let owners = Owners::shared(&vec![1; usize::from(workers)], WorkerId(me)).unwrap();
+        let (end, bus) = bus::pair();
+        made.push(Worker::new(Parts {
+            ports: pairs
+                .into_iter()
+                .zip([1, 0])
+                .map(|(queues, peer)| Port { queues, peer: Some(peer) })
+                .collect(),
+            links,
+            tracker: tracker.among(owners),
+            max_datagrams: MAX_DATAGRAMS,
+            budget: ExpireBudget { flows: 64 },
+            idle: Idle::Poll,
+            clock: Clock::new(clock::read(), eal.cycles_per_second()),
+            bus,
+        }));
+        ends.push(end);
+    }
+    (ends, made, ports)
+}
+
 #[test]
 fn new_flows_events_listings_and_expiry_allocate_nothing() {
     const FLOWS: u16 = 9_000;
@@ -83,45 +137,10 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     }
     write_pcap(&folder.path().join("in.pcap"), &frames);
 
-    let config = eal::Config { memory_mib: 128, hugepages: false, ..eal::Config::default() };
+    let config = eal::Config { memory_mib: 256, hugepages: false, ..eal::Config::default() };
     let eal = Eal::start(&config, |_, _| ()).unwrap();
-    let spec = |name: &str, device: String, role| PortSpec {
-        name: name.into(),
-        device: device.parse().unwrap(),
-        role,
-        zone: 0,
-        mtu: 1500,
-        promiscuous: true,
-        mirror: false,
-    };
-    let specs = [
-        spec("in", format!("net_pcap0,rx_pcap={dir}/in.pcap,tx_pcap={dir}/back.pcap"), Role::Inside),
-        spec("out", "net_null0,no-rx=1".into(), Role::Outside),
-    ];
-    let max_datagrams = 1024;
-    let plan = Plan::new(&specs, 1, held_frames(max_datagrams));
-    let mut ports = Ports::open(eal.handle(), &specs, 1, &plan).unwrap();
-    let pairs = ports.workers.pop().unwrap();
-
-    let limits = Limits { max_entries: 4096, max_datagrams, hash_key: [1, 2, 3, 4] };
-    let mut settings = Settings::new(Profile::Linux);
-    settings.timeouts.set(TimeoutKey::Udp, Ticks::from_secs(2));
-    let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
-    let tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
-    let (end, worker_end) = bus::pair();
-    let mut worker = Worker::new(Parts {
-        ports: pairs
-            .into_iter()
-            .zip([1, 0])
-            .map(|(queues, peer)| Port { queues, peer: Some(peer) })
-            .collect(),
-        tracker,
-        max_datagrams,
-        budget: ExpireBudget { flows: 64 },
-        idle: Idle::Poll,
-        clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
-        bus: worker_end,
-    });
+    let (mut ends, mut workers, ports) = appliance(eal.handle(), dir, 0, 1);
+    let (end, mut worker) = (ends.pop().unwrap(), workers.pop().unwrap());
     let (_, calls) = ask(&end, &mut worker, Command::Listen(true));
     assert_eq!(calls, 0, "starting events");
 
@@ -161,5 +180,30 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     assert_eq!(calls, 0, "a flush");
     // Dropping the worker frees what it holds; EAL ends after its ports.
     drop(worker);
+    drop(ports);
+
+    // The first worker has the capture's queue, the second the way out: half of the frames are handed off to be
+    // tracked, and those that stay are handed off to be sent.
+    let (ends, mut workers, ports) = appliance(eal.handle(), dir, 1, 2);
+    for (end, worker) in ends.iter().zip(&mut workers) {
+        ask(end, worker, Command::Listen(true));
+    }
+    let calls = calls_of(|| (0..2_000).for_each(|_| workers.iter_mut().for_each(Worker::turn)));
+    assert_eq!(calls, 0, "traffic between workers");
+    let mut seen = Vec::new();
+    for (end, worker) in ends.iter().zip(&mut workers) {
+        let Command::Snapshot(numbers) = ask(end, worker, Command::Snapshot(Box::default())).0 else {
+            panic!()
+        };
+        seen.push(*numbers);
+    }
+    let [first, second] = &seen[..] else { panic!() };
+    assert_eq!((first.work.rx_packets, second.work.rx_packets), (frames.len() as u64, 0));
+    assert_eq!(first.tracker.inserted + second.tracker.inserted, u64::from(FLOWS));
+    assert!(first.work.handed_off > u64::from(FLOWS) / 2 && first.work.sent_through > u64::from(FLOWS) / 2);
+    assert_eq!((first.work.tx_packets, second.work.tx_packets), (0, 2 * u64::from(FLOWS)));
+    assert_eq!(first.tracker.fragments_held + second.tracker.fragments_held, 50);
+    assert_eq!(first.work.handed_off + first.work.sent_through, second.work.handed_in);
+    drop(workers);
     drop(ports);
 }

@@ -35,6 +35,8 @@ unsigned dpdk_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsig
 	return rte_ring_sc_dequeue_burst(ring, (void **)mbufs, n, NULL);
 }
 
+unsigned dpdk_ring_room(const struct rte_ring *ring) { return rte_ring_free_count(ring); }
+
 int dpdk_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex)
 {
 	struct rte_eth_link link = {0};

@@ -56,6 +56,7 @@ char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len);
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 unsigned dpdk_ring_enqueue(struct rte_ring *ring, struct rte_mbuf *const *mbufs, unsigned n);
 unsigned dpdk_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned n);
+unsigned dpdk_ring_room(const struct rte_ring *ring);
 
 /* Bitfields whose layout changed between releases. */
 int dpdk_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex);

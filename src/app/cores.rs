@@ -1,6 +1,11 @@
-//! Which core does what: the worker gets one for itself, control and DPDK's helpers stay on others.
+//! Which core does what: each worker gets one for itself, control and DPDK's helpers stay on others.
 
-use crate::config::{Config, Idle};
+use crate::config::{Config, Idle, Workers};
+use crate::driver::dpdk::PortSpec;
+use crate::preflight::Host;
+
+/// `workers = "auto"` makes no more: beyond it rings between all pairs cost more memory than the tables.
+const AUTO_MAX: usize = 16;
 
 /// Why cores cannot be chosen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,55 +14,116 @@ pub enum CoresError {
     None,
     #[error("`{key}` asks for core {core}, and this process may use {may}: choose one of them")]
     NotAllowed { key: &'static str, core: usize, may: String },
+    #[error(
+        "there are {workers} workers that poll and {have} cores for them ({may}): lower `workers`, give more cores, or \
+         set worker.idle = \"sleep\" and have them take turns"
+    )]
+    TooFew { workers: usize, have: usize, may: String },
 }
 
 /// The choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cores {
-    pub(super) worker: usize,
+    /// By worker.
+    pub(super) workers: Vec<usize>,
     pub(super) control: Vec<usize>,
-    /// The worker shares its core with control, and takes all of it.
+    /// Control shares its core with a worker, which takes all of it.
     pub(super) crowded: bool,
 }
 
+/// What is asked for.
+#[derive(Clone, Debug)]
+struct Wish {
+    /// The only cores that may be used.
+    pool: Option<Vec<usize>>,
+    /// The cores of the workers.
+    given: Option<Vec<usize>>,
+    workers: Workers,
+    /// Receive queues of the port that has most of them, as far as is known.
+    queues: usize,
+    /// Cores at the ports' NUMA node.
+    near: Vec<usize>,
+    polls: bool,
+}
+
 impl Cores {
-    pub(super) fn choose(config: &Config) -> Result<Self, CoresError> {
+    pub(super) fn choose(config: &Config, specs: &[PortSpec], host: &Host) -> Result<Self, CoresError> {
         // Read before EAL narrows the main thread's mask.
         let allowed: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        let eal =
-            config.eal.cores.as_ref().map(|cores| cores.iter().map(|&core| usize::from(core)).collect());
-        let mut cores = Self::among(&allowed, eal, config.worker.core.map(usize::from))?;
-        cores.crowded &= config.worker.idle == Idle::Poll;
+        let wide = |cores: &Vec<u16>| cores.iter().map(|&core| usize::from(core)).collect();
+        let nodes = specs.iter().filter_map(|spec| host.node_of_device(&spec.device));
+        let wish = Wish {
+            pool: config.eal.cores.as_ref().map(wide),
+            given: config.worker.cores.as_ref().map(wide),
+            workers: config.workers,
+            queues: specs.iter().map(|spec| usize::from(spec.queues_at_most())).max().unwrap_or(1),
+            near: nodes.flat_map(|node| host.cpus_of_node(node)).collect(),
+            polls: config.worker.idle == Idle::Poll,
+        };
+        Self::among(&allowed, &wish)
+    }
+
+    fn among(allowed: &[usize], wish: &Wish) -> Result<Self, CoresError> {
+        let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let check = |key, cores: &[usize]| match cores.iter().find(|core| !allowed.contains(core)) {
+            Some(&core) => Err(CoresError::NotAllowed { key, core, may: list(allowed) }),
+            None => Ok(cores.to_vec()),
+        };
+        let mut pool = match &wish.pool {
+            Some(cores) => check("eal.cores", cores)?,
+            None => allowed.to_vec(),
+        };
+        if pool.is_empty() {
+            return Err(CoresError::None);
+        }
+        pool.sort_unstable();
+        let queues = wish.queues.clamp(1, AUTO_MAX);
+        let mut workers = match (&wish.given, wish.workers) {
+            (Some(given), Workers::Count(_)) => check("worker.cores", given)?,
+            (Some(given), Workers::Auto) => {
+                let mut given = check("worker.cores", given)?;
+                given.truncate(queues);
+                given
+            }
+            (None, count) => {
+                let count = match count {
+                    Workers::Count(count) => usize::from(count),
+                    // One for control, where that leaves more than one.
+                    Workers::Auto if pool.len() > 2 => queues.min(pool.len() - 1),
+                    Workers::Auto => queues.min(pool.len()),
+                };
+                if count > pool.len() && wish.polls {
+                    return Err(CoresError::TooFew { workers: count, have: pool.len(), may: list(&pool) });
+                }
+                // The first cores take the machine's interrupts; the last are the quietest.
+                let mut order = pool.clone();
+                order.sort_by_key(|core| (wish.near.contains(core), *core));
+                let mut chosen: Vec<usize> = order.into_iter().rev().cycle().take(count).collect();
+                chosen.sort_unstable();
+                chosen
+            }
+        };
+        workers.truncate(conntrack::key::owner::WORKERS_MAX);
+        let mut cores = Self { workers, control: pool, crowded: false };
+        cores.give_control_its_own(wish.polls);
         Ok(cores)
     }
 
-    fn among(allowed: &[usize], eal: Option<Vec<usize>>, worker: Option<usize>) -> Result<Self, CoresError> {
-        let check = |key, core| {
-            if allowed.contains(&core) {
-                Ok(core)
-            } else {
-                let may = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-                Err(CoresError::NotAllowed { key, core, may })
-            }
-        };
-        let pool = match eal {
-            Some(cores) => {
-                cores.into_iter().map(|core| check("eal.cores", core)).collect::<Result<_, _>>()?
-            }
-            None => allowed.to_vec(),
-        };
-        // The first cores take the machine's interrupts; the last is the quietest.
-        let worker = match worker {
-            Some(core) => check("worker.core", core)?,
-            None => *pool.iter().max().ok_or(CoresError::None)?,
-        };
-        let mut control: Vec<usize> = pool.iter().copied().filter(|&core| core != worker).collect();
-        let crowded = control.is_empty();
-        if crowded {
-            control = pool;
+    /// Leaves the last `count` workers.
+    pub(super) fn keep(&mut self, count: usize) {
+        self.workers.drain(..self.workers.len().saturating_sub(count));
+        let polls = self.crowded;
+        self.give_control_its_own(polls);
+    }
+
+    fn give_control_its_own(&mut self, polls: bool) {
+        let free: Vec<usize> =
+            self.control.iter().copied().filter(|core| !self.workers.contains(core)).collect();
+        self.crowded = free.is_empty() && polls;
+        if !free.is_empty() {
+            self.control = free;
         }
-        Ok(Self { worker, control, crowded })
     }
 }
 
@@ -65,25 +131,76 @@ impl Cores {
 mod tests {
     use super::*;
 
+    fn wish(workers: Workers) -> Wish {
+        Wish { pool: None, given: None, workers, queues: 1, near: Vec::new(), polls: true }
+    }
+
+    fn one() -> Wish {
+        wish(Workers::Count(1))
+    }
+
+    fn auto(queues: usize) -> Wish {
+        Wish { queues, ..wish(Workers::Auto) }
+    }
+
     #[test]
     fn the_worker_has_the_last_core_for_itself() {
-        let cores = Cores::among(&[0, 1, 2, 3], None, None).unwrap();
-        assert_eq!(cores, Cores { worker: 3, control: vec![0, 1, 2], crowded: false });
-        let cores = Cores::among(&[0, 1, 2, 3], Some(vec![1, 2]), Some(1)).unwrap();
-        assert_eq!(cores, Cores { worker: 1, control: vec![2], crowded: false });
+        let cores = Cores::among(&[0, 1, 2, 3], &one()).unwrap();
+        assert_eq!(cores, Cores { workers: vec![3], control: vec![0, 1, 2], crowded: false });
+        let wish = Wish { pool: Some(vec![1, 2]), given: Some(vec![1]), ..one() };
+        let cores = Cores::among(&[0, 1, 2, 3], &wish).unwrap();
+        assert_eq!(cores, Cores { workers: vec![1], control: vec![2], crowded: false });
     }
 
     #[test]
     fn one_core_is_shared_and_said() {
-        let cores = Cores::among(&[5], None, None).unwrap();
-        assert_eq!(cores, Cores { worker: 5, control: vec![5], crowded: true });
+        let cores = Cores::among(&[5], &one()).unwrap();
+        assert_eq!(cores, Cores { workers: vec![5], control: vec![5], crowded: true });
+        assert!(!Cores::among(&[5], &Wish { polls: false, ..one() }).unwrap().crowded);
+    }
+
+    #[test]
+    fn auto_takes_the_cores_that_have_a_queue_and_leaves_one_to_control() {
+        let workers = |allowed: usize, queues| {
+            Cores::among(&(0..allowed).collect::<Vec<_>>(), &auto(queues)).unwrap().workers
+        };
+        assert_eq!(workers(8, 4), [4, 5, 6, 7]);
+        assert_eq!(workers(4, 16), [1, 2, 3]);
+        assert_eq!(workers(8, 1), [7]);
+        assert_eq!(workers(64, 1024).len(), AUTO_MAX);
+        let two = Cores::among(&[0, 1], &auto(16)).unwrap();
+        assert_eq!(two, Cores { workers: vec![0, 1], control: vec![0, 1], crowded: true });
+    }
+
+    #[test]
+    fn fewer_queues_than_thought_give_cores_back() {
+        let mut cores = Cores::among(&[0, 1], &auto(16)).unwrap();
+        cores.keep(1);
+        assert_eq!(cores, Cores { workers: vec![1], control: vec![0], crowded: false });
+    }
+
+    #[test]
+    fn cores_near_the_ports_come_first() {
+        let wish = Wish { near: vec![0, 1, 2, 3], queues: 2, ..wish(Workers::Auto) };
+        assert_eq!(Cores::among(&[0, 1, 2, 3, 4, 5, 6, 7], &wish).unwrap().workers, [2, 3]);
+        let more = Wish { queues: 5, ..wish };
+        assert_eq!(Cores::among(&[0, 1, 2, 3, 4, 5, 6, 7], &more).unwrap().workers, [0, 1, 2, 3, 7]);
+    }
+
+    #[test]
+    fn more_workers_than_cores_must_rest() {
+        let three = wish(Workers::Count(3));
+        let error = Cores::among(&[0, 1], &three).unwrap_err();
+        assert!(error.to_string().contains("lower `workers`"), "{error}");
+        let resting = Cores::among(&[0, 1], &Wish { polls: false, ..three }).unwrap();
+        assert_eq!(resting, Cores { workers: vec![0, 1, 1], control: vec![0, 1], crowded: false });
     }
 
     #[test]
     fn a_core_outside_the_mask_is_refused_with_the_mask() {
-        let error = Cores::among(&[0, 1], None, Some(7)).unwrap_err();
+        let error = Cores::among(&[0, 1], &Wish { given: Some(vec![7]), ..one() }).unwrap_err();
         assert!(error.to_string().contains("may use 0,1"), "{error}");
-        assert!(Cores::among(&[0, 1], Some(vec![2]), None).is_err());
-        assert_eq!(Cores::among(&[], None, None), Err(CoresError::None));
+        assert!(Cores::among(&[0, 1], &Wish { pool: Some(vec![2]), ..one() }).is_err());
+        assert_eq!(Cores::among(&[], &one()), Err(CoresError::None));
     }
 }

@@ -10,7 +10,7 @@ use conntrack::table::entry::Entry;
 
 use super::Cores;
 use crate::config::print::{mode_word, profile_word, role_word};
-use crate::config::{Config, Idle};
+use crate::config::{Config, Idle, Rss, Workers};
 use crate::driver::dpdk::OpenPort;
 use crate::memory::Pages;
 use crate::preflight::Finding;
@@ -47,7 +47,12 @@ fn text(
 ) -> String {
     let mut out = String::new();
     let linking = if dpdk::eal::is_static() { "static" } else { "shared" };
-    let control = cores.control.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let control = list(&cores.control);
+    let auto = match config.workers {
+        Workers::Auto => "; auto: as many as have a core and a queue",
+        Workers::Count(_) => "",
+    };
     let idle = match config.worker.idle {
         Idle::Poll => "polls",
         Idle::Sleep => "rests when idle",
@@ -55,15 +60,27 @@ fn text(
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "dpdk-conntrack {}, {} ({linking}), 1 worker on core {} ({idle}), control on {control}",
+        "dpdk-conntrack {}, {} ({linking}), {} {} ({idle}{auto}), control on {control}",
         env!("CARGO_PKG_VERSION"),
         dpdk::eal::version(),
-        cores.worker,
+        if cores.workers.len() == 1 {
+            "1 worker on core".to_owned()
+        } else {
+            format!("{} workers on cores", cores.workers.len())
+        },
+        list(&cores.workers),
     );
     if cores.crowded {
         let _ = writeln!(
             out,
-            "  warn     the worker polls on the core that control needs: set `worker.idle = \"sleep\"`, or give more cores"
+            "  warn     a worker polls on the core that control needs: set `worker.idle = \"sleep\"`, lower `workers`, or give more cores"
+        );
+    }
+    if config.rss == Rss::SymmetricToeplitzWeak {
+        let _ = writeln!(
+            out,
+            "  warn     rss is symmetric-toeplitz-weak: whoever chooses addresses and ports can send all packets to one \
+             queue, whatever the key; rss = \"random\" does not allow that"
         );
     }
     for Finding { what, status, sentence } in findings {
@@ -89,15 +106,28 @@ fn text(
         let speed = link.mbps.map_or_else(String::new, |mbps| format!(" {mbps} Mb/s"));
         let _ = writeln!(
             out,
-            "  port     {} {way}  {} ({}), {}, link {}{speed}",
+            "  port     {} {way}  {} ({}), {}, {}, link {}{speed}",
             port.name,
             port.device.argument(),
             open.info().driver,
             role_word(port.role),
+            queues(open.rx_queues(), cores.workers.len()),
             if link.up { "up" } else { "down" },
         );
     }
     let metrics = http.map_or_else(String::new, |addr| format!("   metrics http://{addr}/metrics"));
     let _ = writeln!(out, "  control  {}{metrics}", config.control.socket.display());
     out
+}
+
+/// How a port's frames reach the workers.
+fn queues(queues: u16, workers: usize) -> String {
+    match (queues, workers) {
+        (1, 1) => "1 queue".to_owned(),
+        (1, _) => "1 queue: frames of other workers' flows are handed to them".to_owned(),
+        (queues, workers) if usize::from(queues) == workers => {
+            format!("{queues} queues, one for each worker")
+        }
+        (queues, workers) => format!("{queues} queues for {workers} workers"),
+    }
 }

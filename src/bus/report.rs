@@ -24,6 +24,12 @@ pub struct WorkCounters {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
+    /// Frames given to the worker that owns their flow.
+    pub handed_off: u64,
+    /// Frames given to a worker that has a queue where they leave.
+    pub sent_through: u64,
+    /// Frames that other workers gave to this one, to track or to send.
+    pub handed_in: u64,
     /// Frames freed because the leaving port's queue stayed full.
     pub tx_full: u64,
     /// Frames freed as they came in: too long, or described by the driver in a way that contradicts itself.

@@ -38,6 +38,13 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
         let name = [row.proto.as_str(), row.state.as_str()].join(" ");
         writeln!(out, "  {:<24} {}", name.trim_end(), row.entries)?;
     }
+    if workers.len() > 1 {
+        let sum = |of: fn(&WorkerStats) -> u64| workers.iter().map(of).sum::<u64>();
+        let (received, handed) = (sum(|worker| worker.rx_packets), sum(|worker| worker.handed_off));
+        let full = sum(|worker| worker.dropped.get("hand_off_full").copied().unwrap_or_default());
+        let share = 100.0 * handed as f64 / received.max(1) as f64;
+        writeln!(out, "hand-off   off={handed} ({share:.1}% of rx_packets={received}) dropped={full}")?;
+    }
     for worker in workers {
         print_worker(out, worker)?;
     }
@@ -83,6 +90,14 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
         worker.tx_full,
         worker.rx_refused,
     )?;
+    if worker.handed_off + worker.sent_through + worker.handed_in > 0 {
+        let share = 100.0 * worker.handed_off as f64 / worker.rx_packets.max(1) as f64;
+        writeln!(
+            out,
+            "  hand-off   off={} ({share:.1}% of rx) in={} sent_through={}",
+            worker.handed_off, worker.handed_in, worker.sent_through,
+        )?;
+    }
     writeln!(
         out,
         "  flows      found={} missed={} insert={} full_untracked={} ignored={} icmp_error={} expiry_lag={:.3}s events_lost={}",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use conntrack::fragment::MAX_DATAGRAMS;
+use conntrack::key::owner::WORKERS_MAX;
 use conntrack::policy::{Action, Class, MAX_RULES, Role, Rule};
 use conntrack::track::settings::{Pickup, Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
@@ -16,8 +17,8 @@ use super::error::Problem;
 use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
-    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Table,
-    TrackingOptions, Worker,
+    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table,
+    TrackingOptions, Worker, Workers,
 };
 
 type Checked<T> = Result<T, Problem>;
@@ -37,6 +38,11 @@ pub(super) fn config(file: &File) -> Checked<Config> {
     let config = Config {
         settings: options.settings,
         mode,
+        workers: workers(file)?,
+        rss: match file.rss.as_ref().map(Spanned::get_ref) {
+            None | Some(RssWord::Random) => Rss::Random,
+            Some(RssWord::SymmetricToeplitzWeak) => Rss::SymmetricToeplitzWeak,
+        },
         ports,
         policy: policy(file, mode)?,
         table: options.table,
@@ -52,6 +58,8 @@ pub(super) fn config(file: &File) -> Checked<Config> {
 /// Applies a file that holds a single option, of those that concern tracking.
 pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Checked<()> {
     let foreign = file.mode.is_some()
+        || file.workers.is_some()
+        || file.rss.is_some()
         || file.policy_default.is_some()
         || !file.port.is_empty()
         || !file.policy.is_empty()
@@ -60,6 +68,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.eal.hugepages.is_some()
         || file.eal.raw.is_some()
         || file.worker.core.is_some()
+        || file.worker.cores.is_some()
+        || file.worker.shares.is_some()
         || file.worker.idle.is_some()
         || file.expiry.budget.is_some()
         || file.control.socket.is_some()
@@ -326,7 +336,7 @@ fn ports(file: &File, mode: Mode) -> Checked<Vec<Port>> {
         if let (Mode::Mirror, Some(peer)) = (mode, &file.peer) {
             return problem(peer, "a mirror port never sends: remove peer, or set mode = \"inline\"");
         }
-        ports.push(Port { name: name.clone(), device, role, peer: None });
+        ports.push(Port { name: name.clone(), device, role, peer: None, queues: queues(&file.queues)? });
     }
     if mode == Mode::Mirror {
         if ports.is_empty() {
@@ -402,6 +412,17 @@ fn pair(file: &File, ports: &mut [Port]) -> Checked<()> {
         }
     }
     Ok(())
+}
+
+fn queues(file: &Option<Spanned<i64>>) -> Checked<Option<u16>> {
+    let Some(number) = file else { return Ok(None) };
+    match u16::try_from(*number.get_ref()) {
+        Ok(queues) if (1..=WORKERS_MAX).contains(&usize::from(queues)) => Ok(Some(queues)),
+        _ => problem(
+            number,
+            format!("a port uses from 1 to {WORKERS_MAX} queues: leave it out for one a worker"),
+        ),
+    }
 }
 
 fn is_port_name(name: &str) -> bool {
@@ -625,19 +646,59 @@ fn mebibytes(text: &Spanned<String>) -> Checked<u32> {
     }
 }
 
+/// `"auto"` or a number.
+fn workers(file: &File) -> Checked<Workers> {
+    let Some(value) = &file.workers else { return Ok(Workers::Auto) };
+    match value.get_ref() {
+        Leaf::Text(word) if word == "auto" => return Ok(Workers::Auto),
+        Leaf::Number(number) => {
+            if let Ok(count) = u16::try_from(*number)
+                && (1..=WORKERS_MAX).contains(&usize::from(count))
+            {
+                return Ok(Workers::Count(count));
+            }
+        }
+        _ => {}
+    }
+    problem(
+        value,
+        format!("workers is a number from 1 to {WORKERS_MAX}, or \"auto\": give \"auto\" if unsure"),
+    )
+}
+
 fn worker(file: &WorkerFile) -> Checked<Worker> {
-    let core = match &file.core {
-        None => None,
-        Some(core) => match u16::try_from(*core.get_ref()) {
-            Ok(number) if number < MAX_CORE => Some(number),
+    let cores = match (&file.core, &file.cores) {
+        (None, None) => None,
+        (Some(_), Some(cores)) => {
+            return problem(cores, "worker.core has said it already: keep one of them");
+        }
+        (None, Some(cores)) => Some(core_list(cores)?),
+        (Some(core), None) => match u16::try_from(*core.get_ref()) {
+            Ok(number) if number < MAX_CORE => Some(vec![number]),
             _ => return problem(core, "worker.core is the number of a core: `lscpu -e` lists them"),
         },
+    };
+    let shares = match &file.shares {
+        None => None,
+        Some(shares) => {
+            let numbers = shares.get_ref().iter().map(|&share| u16::try_from(share));
+            match numbers.collect::<Result<Vec<u16>, _>>() {
+                Ok(numbers) if numbers.iter().any(|&share| share > 0) => Some(numbers),
+                _ => {
+                    return problem(
+                        shares,
+                        "shares are numbers from 0 to 65535, one for each worker and one of them above 0: [1, 1] for \
+                         two workers that do alike",
+                    );
+                }
+            }
+        }
     };
     let idle = match file.idle.as_ref().map(Spanned::get_ref) {
         None | Some(IdleWord::Poll) => Idle::Poll,
         Some(IdleWord::Sleep) => Idle::Sleep,
     };
-    Ok(Worker { core, idle })
+    Ok(Worker { cores, shares, idle })
 }
 
 fn expiry(file: &ExpiryFile) -> Checked<Expiry> {
@@ -684,20 +745,61 @@ fn control(file: &ControlFile) -> Checked<Control> {
     Ok(Control { socket, http })
 }
 
-/// A polling worker never leaves its core; the control thread would starve beside it.
+/// Cores, workers and shares must fit each other. A polling worker never leaves its core; the control thread would
+/// starve beside it.
 fn cores(config: &Config, file: &File) -> Checked<()> {
-    let (Some(at), Some(core), Some(cores)) = (&file.worker.core, config.worker.core, &config.eal.cores)
-    else {
-        return Ok(());
+    let named =
+        |what: usize, singular: &str| format!("{what} {singular}{}", if what == 1 { "" } else { "s" });
+    if let Some(at) = &file.worker.shares {
+        let shares = config.worker.shares.as_ref().map_or(0, Vec::len);
+        match config.workers {
+            Workers::Count(workers) if usize::from(workers) == shares => {}
+            Workers::Count(workers) => {
+                return problem(
+                    at,
+                    format!(
+                        "there are {} for {}: give each worker one",
+                        named(shares, "share"),
+                        named(workers.into(), "worker")
+                    ),
+                );
+            }
+            Workers::Auto => {
+                return problem(
+                    at,
+                    format!("shares are for workers whose number is known: set workers = {shares}"),
+                );
+            }
+        }
+    }
+    let Some(cores) = &config.worker.cores else { return Ok(()) };
+    let problem_here = |message: String| match (&file.worker.core, &file.worker.cores) {
+        (Some(at), _) => problem(at, message),
+        (None, Some(at)) => problem(at, message),
+        (None, None) => Ok(()),
     };
-    if config.worker.idle == Idle::Poll && cores.as_slice() == [core] {
-        return problem(
-            at,
-            format!(
-                "the worker polls on core {core}, the only one in eal.cores, and leaves nothing to the control thread: \
-                 give it another core, or set worker.idle = \"sleep\""
-            ),
-        );
+    if let Workers::Count(workers) = config.workers
+        && usize::from(workers) != cores.len()
+    {
+        return problem_here(format!(
+            "there are {} for {}: name a core for each in worker.cores, or leave it out",
+            named(cores.len(), "core"),
+            named(workers.into(), "worker")
+        ));
+    }
+    if let Some(pool) = &config.eal.cores
+        && config.worker.idle == Idle::Poll
+        && pool.iter().all(|core| cores.contains(core))
+    {
+        return problem_here(format!(
+            "workers poll on {}, all that eal.cores has, and leave nothing to the control thread: give it another \
+             core, or set worker.idle = \"sleep\"",
+            list(cores)
+        ));
     }
     Ok(())
+}
+
+fn list(cores: &[u16]) -> String {
+    cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }

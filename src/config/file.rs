@@ -12,6 +12,8 @@ use toml::Spanned;
 pub(super) struct File {
     pub(super) profile: Option<ProfileWord>,
     pub(super) mode: Option<Spanned<ModeWord>>,
+    pub(super) workers: Option<Spanned<Leaf>>,
+    pub(super) rss: Option<Spanned<RssWord>>,
     pub(super) policy_default: Option<Spanned<ActionWord>>,
     #[serde(default)]
     pub(super) port: Vec<Spanned<PortFile>>,
@@ -46,6 +48,7 @@ pub(super) struct PortFile {
     pub(super) device: Spanned<String>,
     pub(super) role: Option<Spanned<RoleWord>>,
     pub(super) peer: Option<Spanned<String>>,
+    pub(super) queues: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +107,8 @@ pub(super) struct EalFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerFile {
     pub(super) core: Option<Spanned<i64>>,
+    pub(super) cores: Option<Spanned<String>>,
+    pub(super) shares: Option<Spanned<Vec<i64>>>,
     pub(super) idle: Option<Spanned<IdleWord>>,
 }
 
@@ -138,6 +143,14 @@ words! {
     OnFullWord { EarlyDrop, DropNew, PassUntracked }
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
+}
+
+/// A word with dashes, as the hash is called elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RssWord {
+    Random,
+    SymmetricToeplitzWeak,
 }
 
 /// A table whose keys are names that are looked up rather than listed here. TOML reads the dot in

@@ -32,6 +32,8 @@ pub struct Config {
     /// The profile and every tracking switch and timeout.
     pub settings: Settings,
     pub mode: Mode,
+    pub workers: Workers,
+    pub rss: Rss,
     pub ports: Vec<Port>,
     pub policy: PolicyRows,
     pub table: Table,
@@ -50,6 +52,24 @@ pub enum Mode {
     Mirror,
 }
 
+/// How many workers share the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as have a core and a receive queue. The default: what the machine has is what it is for.
+    Auto,
+    Count(u16),
+}
+
+/// What keys the hash by which a card spreads frames over its receive queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rss {
+    /// Random at each start. The default: nobody can choose which queue frames go to.
+    Random,
+    /// The well-known key with a period of 16 bits. Both directions of a flow come to one queue, and whoever chooses
+    /// addresses and ports can send everything to one.
+    SymmetricToeplitzWeak,
+}
+
 /// One DPDK port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -60,6 +80,8 @@ pub struct Port {
     pub role: Role,
     /// Index in [`Config::ports`] of the port where frames of this one leave. `None` in mirror mode.
     pub peer: Option<usize>,
+    /// Queues each way at most. Default `None`: one for each worker, as far as the device has them.
+    pub queues: Option<u16>,
 }
 
 /// What DPDK attaches as a port.
@@ -145,17 +167,19 @@ pub struct Eal {
     pub raw: Vec<String>,
 }
 
-/// The worker thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The worker threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
-    /// The core it is pinned to. Default `None`: the last core that the process may use, since the first ones take
-    /// the machine's interrupts.
-    pub core: Option<u16>,
+    /// The cores they are pinned to, one each. Default `None`: the last cores that the process may use, since the
+    /// first ones take the machine's interrupts.
+    pub cores: Option<Vec<u16>>,
+    /// How the flows are divided over the workers. Default `None`: alike.
+    pub shares: Option<Vec<u16>>,
     /// Default `poll`: a packet never waits for a thread to wake up.
     pub idle: Idle,
 }
 
-/// What the worker does when no packets come.
+/// What a worker does when no packets come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     /// Ask again at once; the core is always busy.

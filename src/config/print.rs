@@ -8,7 +8,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
 
 use super::duration::print_timeout;
-use super::{Config, Idle, Mode};
+use super::{Config, Idle, Mode, Rss, Workers};
 
 pub(super) fn toml(config: &Config) -> String {
     let mut out = String::new();
@@ -19,6 +19,11 @@ pub(super) fn toml(config: &Config) -> String {
     let tcp = &config.settings.tcp;
     line(format!("profile = {}", quoted(profile_word(config.settings.profile))));
     line(format!("mode = {}", quoted(mode_word(config.mode))));
+    line(match config.workers {
+        Workers::Auto => "workers = \"auto\"".to_owned(),
+        Workers::Count(count) => format!("workers = {count}"),
+    });
+    line(format!("rss = {}", quoted(rss_word(config.rss))));
     if config.mode == Mode::Inline {
         line(format!("policy_default = {}", quoted(action_word(config.policy.otherwise))));
     }
@@ -31,6 +36,9 @@ pub(super) fn toml(config: &Config) -> String {
         if let Some(peer) = port.peer.and_then(|peer| config.ports.get(peer)) {
             line(format!("role = {}", quoted(role_word(port.role))));
             line(format!("peer = {}", quoted(&peer.name)));
+        }
+        if let Some(queues) = port.queues {
+            line(format!("queues = {queues}"));
         }
     }
 
@@ -91,8 +99,7 @@ pub(super) fn toml(config: &Config) -> String {
 
     line("\n[eal]".to_owned());
     if let Some(cores) = &config.eal.cores {
-        let cores: Vec<String> = cores.iter().map(u16::to_string).collect();
-        line(format!("cores = {}", quoted(&cores.join(","))));
+        line(format!("cores = {}", quoted(&numbers(cores, ","))));
     }
     if let Some(mib) = config.eal.memory_mib {
         line(format!("memory = {}", quoted(&format!("{mib}M"))));
@@ -102,8 +109,11 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("raw = [{}]", raw.join(", ")));
 
     line("\n[worker]".to_owned());
-    if let Some(core) = config.worker.core {
-        line(format!("core = {core}"));
+    if let Some(cores) = &config.worker.cores {
+        line(format!("cores = {}", quoted(&numbers(cores, ","))));
+    }
+    if let Some(shares) = &config.worker.shares {
+        line(format!("shares = [{}]", numbers(shares, ", ")));
     }
     line(format!("idle = {}", quoted(if config.worker.idle == Idle::Poll { "poll" } else { "sleep" })));
 
@@ -115,6 +125,17 @@ pub(super) fn toml(config: &Config) -> String {
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
     out
+}
+
+fn numbers(numbers: &[u16], between: &str) -> String {
+    numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(between)
+}
+
+pub(crate) const fn rss_word(rss: Rss) -> &'static str {
+    match rss {
+        Rss::Random => "random",
+        Rss::SymmetricToeplitzWeak => "symmetric-toeplitz-weak",
+    }
 }
 
 pub(crate) const fn profile_word(profile: Profile) -> &'static str {

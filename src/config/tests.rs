@@ -170,6 +170,16 @@ fn every_refusal_names_the_fix() {
         ("[eal]\nmemory = \"1024\"", "write it like 512M"),
         ("[eal]\ncores = \"1\"\n[worker]\ncore = 1", "give it another core"),
         ("[worker]\ncore = -1", "lscpu"),
+        ("[worker]\ncore = 1\ncores = \"1\"", "keep one of them"),
+        ("workers = 3\n[worker]\ncores = \"1-2\"", "there are 2 cores for 3 workers"),
+        ("[eal]\ncores = \"1-2\"\n[worker]\ncores = \"2,1\"", "leave nothing to the control thread"),
+        ("workers = 0", "from 1 to 64, or \"auto\""),
+        ("workers = \"all\"", "from 1 to 64, or \"auto\""),
+        ("workers = 65", "from 1 to 64, or \"auto\""),
+        ("[worker]\nshares = [1, 2]", "set workers = 2"),
+        ("workers = 3\n[worker]\nshares = [1, 2]", "there are 2 shares for 3 workers"),
+        ("workers = 2\n[worker]\nshares = [0, 0]", "one of them above 0"),
+        ("rss = \"toeplitz\"", "use `random`, `symmetric-toeplitz-weak`"),
         ("[worker]\nidle = \"nap\"", "use `poll`, `sleep`"),
         ("[expiry]\nbudget = 0", "give 64"),
         ("[control]\nsocket = \"relative\"", "absolute path"),
@@ -274,6 +284,7 @@ fn what_is_shown_reads_back_to_the_same() {
     for head in [
         "",
         "profile = \"linux\"",
+        "workers = 2\nrss = \"symmetric-toeplitz-weak\"\n[worker]\ncores = \"4-5\"\nshares = [1, 3]",
         "policy_default = \"accept\"\n[[policy]]\nfrom = \"inside\"\nsyn_only = true\naction = \"accept\"\n[tcp]\npickup = \"syn\"\n\
          max_retrans = 9\n[timeouts]\ntcp.established = \"1h30m\"\nudp.stream = \"500ms\"\n[table]\non_full = \"pass_untracked\"\n\
          [eal]\ncores = \"1-3\"\nmemory = \"2G\"\nhugepages = false\nraw = [\"--log-level\", \"a\\\"b\\\\c\"]\n\

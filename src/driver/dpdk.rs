@@ -9,7 +9,7 @@ use ::dpdk::burst::{self, Burst};
 use ::dpdk::eal::Handle;
 use ::dpdk::mbuf::{L4Checksum, Mbuf};
 use ::dpdk::mempool::{Mempool, PoolConfig};
-use ::dpdk::port::{Device, Info, Link, Port, PortConfig, Stats};
+use ::dpdk::port::{Device, Info, Link, Port, PortConfig, RSS_KEY_MAX, Stats};
 use ::dpdk::queue::{Lies, RxQueue, TxQueue};
 use arrayvec::ArrayVec;
 use conntrack::policy::Role;
@@ -38,13 +38,41 @@ pub struct PortSpec {
     pub promiscuous: bool,
     /// Only listens: no way to send is handed out.
     pub mirror: bool,
+    /// Queues each way at most; `None`: one for each worker, where the device has as many.
+    pub queues: Option<u16>,
+    /// Keys the hash by which the device spreads frames over its queues.
+    pub rss_key: Option<[u8; RSS_KEY_MAX]>,
+}
+
+impl PortSpec {
+    /// Queues to use at most, as far as it is known before the device is opened.
+    pub fn queues_at_most(&self) -> u16 {
+        match (self.queues, self.device.vdev_driver()) {
+            (Some(queues), _) => queues,
+            // It has as many as it is asked for, and frames for those that the other end lacks are lost.
+            (None, Some("net_memif")) => 1,
+            (None, Some("net_af_packet")) => self.count_arg("qpairs"),
+            (None, Some("net_af_xdp")) => self.count_arg("queue_count"),
+            (None, Some("net_vhost" | "net_virtio_user")) => self.count_arg("queues"),
+            // RTE_PMD_TAP_MAX_QUEUES
+            (None, Some("net_tap" | "net_tun")) => 16,
+            (None, _) => u16::MAX,
+        }
+    }
+
+    fn count_arg(&self, name: &str) -> u16 {
+        self.device.arg(name).and_then(|value| value.parse().ok()).unwrap_or(1)
+    }
 }
 
 /// What the ports need of DPDK, known before it starts.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub pool: PoolConfig,
+    /// With hugepages.
     pub memory_mib: u32,
+    /// Without.
+    pub plain_memory_mib: u32,
 }
 
 /// Frames in a device's queue, each way.
@@ -66,8 +94,15 @@ impl Plan {
         let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
         let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
         // Beside the pool: queues' descriptors, and what EAL keeps for itself.
-        let mib = pool.bytes().div_ceil(1 << 20) + 2 * queues as usize + 32;
-        Self { pool, memory_mib: mib.next_multiple_of(2) as u32 }
+        let mib =
+            |pool: usize| (pool.div_ceil(1 << 20) + 2 * queues as usize + 32).next_multiple_of(2) as u32;
+        let (memory_mib, plain_memory_mib) = (mib(pool.bytes()), mib(pool.plain_bytes()));
+        Self { pool, memory_mib, plain_memory_mib }
+    }
+
+    /// MiB that DPDK needs.
+    pub fn mib(&self, hugepages: bool) -> u32 {
+        if hugepages { self.memory_mib } else { self.plain_memory_mib }
     }
 }
 
@@ -76,6 +111,8 @@ impl Plan {
 pub struct OpenPort {
     spec: PortSpec,
     port: Port,
+    /// In use, once it runs.
+    rx_queues: u16,
 }
 
 impl OpenPort {
@@ -87,6 +124,11 @@ impl OpenPort {
     /// What the device is and can do.
     pub fn info(&self) -> &Info {
         self.port.info()
+    }
+
+    /// Receive queues in use.
+    pub fn rx_queues(&self) -> u16 {
+        self.rx_queues
     }
 
     /// What the device has counted.
@@ -117,8 +159,111 @@ fn here(interface: &str) -> bool {
 #[derive(Debug)]
 pub struct QueuePair {
     pub ingress: Ingress,
-    /// `None` for a mirror port.
-    pub egress: Option<Egress>,
+    pub exit: Exit,
+}
+
+/// How a worker's frames leave by a port.
+#[derive(Debug)]
+pub enum Exit {
+    /// By a queue of its own.
+    Queue(Egress),
+    /// By a queue of this worker, counted from 0: the device has too few.
+    Through(usize),
+    /// Not at all: the port only listens.
+    Nowhere,
+}
+
+/// Every port, open but not running: what the devices can do is known.
+#[derive(Debug)]
+pub struct Probed {
+    ports: Vec<OpenPort>,
+}
+
+impl Probed {
+    /// Opens every port.
+    pub fn open(eal: &Handle, specs: &[PortSpec]) -> Result<Self, Error> {
+        let open = |spec: &PortSpec| {
+            Ok(OpenPort { spec: spec.clone(), port: Port::open(eal, &spec.device)?, rx_queues: 0 })
+        };
+        Ok(Self { ports: specs.iter().map(open).collect::<Result<_, Error>>()? })
+    }
+
+    /// Workers that can have a queue of their own on some port.
+    pub fn workers_at_most(&self) -> u16 {
+        self.ports.iter().map(|port| queues(port, u16::MAX)).max().unwrap_or(1)
+    }
+
+    /// Starts every port with a queue pair for each worker, as far as it has so many. The workers between them hold
+    /// all queues; a worker that has none of a port gets its frames by hand-off and sends through one that has.
+    pub fn start(self, eal: &Handle, workers: u16, plan: &Plan) -> Result<Ports, Error> {
+        let cards = self.ports.iter().filter(|port| port.spec.device.pci().is_some());
+        let nodes: Vec<_> = cards.filter_map(|port| port.info().numa).collect();
+        // Buffers lie where the cards are, if those are at one place.
+        let numa = nodes.first().copied().filter(|first| nodes.iter().all(|node| node == first));
+        let pool = Mempool::create(eal, &PoolConfig { numa, ..plan.pool.clone() })?;
+        let mut workers_queues: Vec<Vec<QueuePair>> =
+            (0..workers).map(|_| Vec::with_capacity(self.ports.len())).collect();
+        // Virtual devices may chain buffers whatever their size (a capture's frame has the length it has); what one
+        // port received so must be sendable by the others.
+        let chains = self.ports.iter().any(|port| port.spec.device.pci().is_none());
+        let mut ports = self.ports;
+        for (number, open) in ports.iter_mut().enumerate() {
+            let (rx_queues, tx_queues) = (queues(open, workers), tx_queues(open, workers));
+            let OpenPort { spec, port, rx_queues: in_use } = open;
+            *in_use = rx_queues;
+            let config = PortConfig {
+                rx_queues,
+                // As many, also where nothing will be sent: some drivers insist.
+                tx_queues,
+                rx_descriptors: DESCRIPTORS,
+                tx_descriptors: DESCRIPTORS,
+                mtu: spec.mtu,
+                promiscuous: spec.promiscuous,
+                rx_checksum: true,
+                tx_multi_segment: chains,
+                rss_key: spec.rss_key,
+            };
+            let queues = port.start(&config, &pool)?;
+            let (mut rx, mut tx) =
+                (by_worker(queues.rx, number, workers), by_worker(queues.tx, number, workers));
+            let senders: Vec<usize> = (0..tx.len()).filter(|&worker| tx[worker].is_some()).collect();
+            for (worker, pairs) in workers_queues.iter_mut().enumerate() {
+                let queue = rx[worker].take();
+                let ingress = Ingress { queue, role: spec.role, zone: spec.zone, oversize: 0 };
+                let exit = match tx[worker].take() {
+                    _ if spec.mirror => Exit::Nowhere,
+                    Some(queue) => Exit::Queue(Egress { queue, unsent: 0 }),
+                    None => senders
+                        .get(worker % senders.len().max(1))
+                        .map_or(Exit::Nowhere, |&to| Exit::Through(to)),
+                };
+                pairs.push(QueuePair { ingress, exit });
+            }
+        }
+        Ok(Ports { ports, workers: workers_queues, pool })
+    }
+}
+
+/// Receive queues of a port for so many workers.
+fn queues(port: &OpenPort, workers: u16) -> u16 {
+    workers.min(port.spec.queues_at_most()).min(port.info().max_rx_queues).max(1)
+}
+
+/// Its transmit queues.
+fn tx_queues(port: &OpenPort, workers: u16) -> u16 {
+    workers.min(port.spec.queues_at_most()).min(port.info().max_tx_queues).max(1)
+}
+
+/// Queues by worker. With one for each they go by number, since devices that spread both directions of a flow alike
+/// give both the same number; with fewer, each port begins at another worker.
+fn by_worker<T>(queues: Vec<T>, port: usize, workers: u16) -> Vec<Option<T>> {
+    let mut given: Vec<Option<T>> = (0..workers).map(|_| None).collect();
+    let (count, workers) = (queues.len(), usize::from(workers));
+    let first = if count < workers { port * count } else { 0 };
+    for (number, queue) in queues.into_iter().enumerate() {
+        given[(first + number) % workers] = Some(queue);
+    }
+    given
 }
 
 /// Every port, open and running.
@@ -132,44 +277,17 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Opens and starts every port with a queue pair for each worker.
+    /// Opens and starts every port for so many workers; see [`Probed::start`].
     pub fn open(eal: &Handle, specs: &[PortSpec], workers: u16, plan: &Plan) -> Result<Self, Error> {
-        let pool = Mempool::create(eal, &plan.pool)?;
-        let mut workers_queues: Vec<Vec<QueuePair>> =
-            (0..workers).map(|_| Vec::with_capacity(specs.len())).collect();
-        let mut ports = Vec::with_capacity(specs.len());
-        // Virtual devices may chain buffers whatever their size (a capture's frame has the length it has); what one
-        // port received so must be sendable by the others.
-        let chains = specs.iter().any(|spec| spec.device.pci().is_none());
-        for spec in specs {
-            let mut port = Port::open(eal, &spec.device)?;
-            let config = PortConfig {
-                rx_queues: workers,
-                // As many, also where nothing will be sent: some drivers insist.
-                tx_queues: workers,
-                rx_descriptors: DESCRIPTORS,
-                tx_descriptors: DESCRIPTORS,
-                mtu: spec.mtu,
-                promiscuous: spec.promiscuous,
-                rx_checksum: true,
-                tx_multi_segment: chains,
-            };
-            let queues = port.start(&config, &pool)?;
-            for ((rx, tx), worker) in queues.rx.into_iter().zip(queues.tx).zip(&mut workers_queues) {
-                let ingress = Ingress { queue: rx, role: spec.role, zone: spec.zone, oversize: 0 };
-                let egress = (!spec.mirror).then_some(Egress { queue: tx, unsent: 0 });
-                worker.push(QueuePair { ingress, egress });
-            }
-            ports.push(OpenPort { spec: spec.clone(), port });
-        }
-        Ok(Self { ports, workers: workers_queues, pool })
+        Probed::open(eal, specs)?.start(eal, workers, plan)
     }
 }
 
 /// Where a worker's frames come from.
 #[derive(Debug)]
 pub struct Ingress {
-    queue: RxQueue,
+    /// `None` if other workers hold all of the port's queues.
+    queue: Option<RxQueue>,
     role: Role,
     zone: u16,
     oversize: u64,
@@ -188,7 +306,8 @@ impl Ingress {
     /// Fills `burst`, which is empty, with what has arrived; gives how many frames.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst) -> usize {
-        self.queue.receive(burst);
+        let Some(queue) = &mut self.queue else { return 0 };
+        queue.receive(burst);
         if burst.iter().any(|frame| frame.len() > MAX_FRAME) {
             let before = burst.len();
             burst.retain(|frame| frame.len() <= MAX_FRAME);
@@ -202,27 +321,48 @@ impl Ingress {
     #[inline]
     pub fn frames<'a>(&self, burst: &'a Burst, scratch: &'a mut Scratch) -> ArrayVec<Frame<'a>, BURST> {
         let mut room = &mut scratch.bytes[..];
-        burst
-            .iter()
-            .map(|frame| Frame {
-                bytes: if frame.segments() == 1 { frame.data() } else { gather(frame, &mut room) },
-                link: wire::Link::Ethernet,
-                role: self.role,
-                zone: self.zone,
-                checksum: checksum(frame.checksum()),
-            })
-            .collect()
+        burst.iter().map(|frame| self.view(frame, &mut room)).collect()
+    }
+
+    /// One frame that came by this port, here or elsewhere.
+    #[inline(always)]
+    fn view<'a>(&self, frame: &'a Mbuf, room: &mut &'a mut [u8]) -> Frame<'a> {
+        Frame {
+            bytes: if frame.segments() == 1 { frame.data() } else { gather(frame, room) },
+            link: wire::Link::Ethernet,
+            role: self.role,
+            zone: self.zone,
+            checksum: checksum(frame.checksum()),
+        }
     }
 
     /// What was freed at the door so far.
     pub fn refused(&self) -> Refused {
-        Refused { lies: self.queue.lies(), oversize: self.oversize }
+        let lies = self.queue.as_ref().map_or_else(Lies::default, RxQueue::lies);
+        Refused { lies, oversize: self.oversize }
     }
 
     /// The side that these frames enter by.
     pub fn role(&self) -> Role {
         self.role
     }
+
+    /// Whether frames are received here.
+    pub fn has_queue(&self) -> bool {
+        self.queue.is_some()
+    }
+}
+
+/// The frames of `burst`, each of which came by the port that `port_of` tells, as the tracker takes them, in the same
+/// order.
+#[inline]
+pub fn frames_of<'a>(
+    burst: &'a Burst,
+    scratch: &'a mut Scratch,
+    port_of: impl Fn(&'a Mbuf) -> &'a Ingress,
+) -> ArrayVec<Frame<'a>, BURST> {
+    let mut room = &mut scratch.bytes[..];
+    burst.iter().map(|frame| port_of(frame).view(frame, &mut room)).collect()
 }
 
 /// Copies the frame to the start of `room`, which moves on behind it.
@@ -312,6 +452,8 @@ mod tests {
             mtu,
             promiscuous: true,
             mirror: false,
+            queues: None,
+            rss_key: None,
         }
     }
 
@@ -328,6 +470,34 @@ mod tests {
         assert!(plan.memory_mib <= 64, "a demo fits {} MiB", plan.memory_mib);
         let plan = Plan::new(&[spec("net_ring0", u16::MAX)], 1, 0);
         assert!(plan.pool.frame_room >= 65_000, "{} must not wrap", plan.pool.frame_room);
+    }
+
+    #[test]
+    fn queues_go_by_number_or_else_to_different_workers() {
+        let given = |queues: u16, port, workers| by_worker((0..queues).collect(), port, workers);
+        for port in 0..3 {
+            assert_eq!(given(2, port, 2), [Some(0), Some(1)]);
+        }
+        assert_eq!((given(1, 0, 2), given(1, 1, 2)), (vec![Some(0), None], vec![None, Some(0)]));
+        assert_eq!(given(2, 1, 4), [None, None, Some(0), Some(1)]);
+        assert_eq!(given(2, 1, 3), [Some(1), None, Some(0)]);
+    }
+
+    #[test]
+    fn a_virtual_device_has_the_queues_that_its_arguments_say() {
+        for (device, queues) in [
+            ("net_af_packet0,iface=a,qpairs=4", 4),
+            ("net_af_packet0,iface=a", 1),
+            ("net_af_xdp0,iface=a", 1),
+            ("net_memif0,socket=/a", 1),
+            ("net_virtio_user0,queues=2", 2),
+            ("net_tap0", 16),
+            ("0000:03:00.0", u16::MAX),
+        ] {
+            assert_eq!(spec(device, 1500).queues_at_most(), queues, "{device}");
+        }
+        let two = PortSpec { queues: Some(2), ..spec("net_memif0,socket=/a", 1500) };
+        assert_eq!(two.queues_at_most(), 2);
     }
 
     #[test]

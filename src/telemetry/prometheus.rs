@@ -223,6 +223,11 @@ fn workers(page: &mut Page, stats: &Stats) {
     let numbers: Vec<_> = stats.workers.iter().map(|worker| worker.worker.to_string()).collect();
     let each = || numbers.iter().map(String::as_str).zip(&stats.workers);
     let one = |of: fn(&WorkerStats) -> f64| each().map(move |(name, w)| (vec![("worker", name)], of(w)));
+    let two = |label: &'static str, values: [OfWorker; 2]| {
+        each().flat_map(move |(name, w)| {
+            values.map(|(value, of)| (vec![("worker", name), (label, value)], of(w) as f64))
+        })
+    };
     page.gauge(
         "conntrack_worker_up",
         "Whether the worker answers.",
@@ -245,6 +250,21 @@ fn workers(page: &mut Page, stats: &Stats) {
         one(|w| w.expiry_lag_seconds),
     );
     page.counter(
+        "conntrack_received_packets_total",
+        "Frames that the worker took from its ports.",
+        one(|w| w.rx_packets as f64),
+    );
+    page.counter(
+        "conntrack_handed_off_packets_total",
+        "Frames given to another worker: to the owner of their flow, or to one that has a queue where they leave.",
+        two("to", [("owner", |w| w.handed_off), ("sender", |w| w.sent_through)]),
+    );
+    page.counter(
+        "conntrack_handed_in_packets_total",
+        "Frames that other workers gave to this one.",
+        one(|w| w.handed_in as f64),
+    );
+    page.counter(
         "conntrack_transmit_dropped_packets_total",
         "Frames lost because the leaving port's queue was full.",
         one(|w| w.tx_full as f64),
@@ -254,11 +274,6 @@ fn workers(page: &mut Page, stats: &Stats) {
         "Frames lost as they came in: too long, or described by the driver in a way that contradicts itself.",
         one(|w| w.rx_refused as f64),
     );
-    let two = |label: &'static str, values: [OfWorker; 2]| {
-        each().flat_map(move |(name, w)| {
-            values.map(|(value, of)| (vec![("worker", name), (label, value)], of(w) as f64))
-        })
-    };
     page.counter(
         "conntrack_lookups_total",
         "Lookups in the table.",

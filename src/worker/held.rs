@@ -80,6 +80,16 @@ impl<T> Held<T> {
         Ok(())
     }
 
+    /// Frames held under `id`.
+    pub fn count(&self, id: HeldId) -> usize {
+        let (mut count, mut slot) = (0, self.lists[self.place_of(id)].first);
+        while let Some(held) = self.slots.get(slot as usize) {
+            count += 1;
+            slot = held.next;
+        }
+        count
+    }
+
     /// Gives every frame of `id`, oldest first, to `each`, and forgets the id.
     pub fn release(&mut self, id: HeldId, mut each: impl FnMut(T)) {
         let place = self.place_of(id);
@@ -179,6 +189,7 @@ mod tests {
                     }
                 } else {
                     let mut got = Vec::new();
+                    prop_assert_eq!(held.count(HeldId(id)), model.get(&id).map_or(0, Vec::len));
                     held.release(HeldId(id), |frame| got.push(frame));
                     prop_assert_eq!(got, model.remove(&id).unwrap_or_default());
                 }

@@ -2,10 +2,11 @@
 //! shares nothing on the packet's way. What crosses threads goes over the bus, between bursts.
 
 pub mod clock;
+pub mod handoff;
 pub mod held;
 mod run;
 mod serve;
 mod thread;
 
 pub use run::{Idle, Parts, Port, Worker, held_frames};
-pub use thread::{Running, ThreadError, start};
+pub use thread::{Running, ThreadError, on_core, start};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use conntrack::event::Events;
 use conntrack::fragment;
+use conntrack::key::owner::WorkerId;
+use conntrack::policy::DropReason;
 use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::{BURST, ExpireBudget, Outcome, Tracker, Verdict};
 use dpdk::burst::Burst;
@@ -12,11 +14,12 @@ use dpdk::eal::cycles;
 use dpdk::mbuf::Mbuf;
 
 use super::clock::Clock;
+use super::handoff::{Errand, Links};
 use super::held::Held;
 use super::serve::{Desk, FLUSH_SLICE, Serve};
 use crate::bus::WorkerEnd;
 use crate::bus::report::WorkCounters;
-use crate::driver::dpdk::{Egress, Ingress, QueuePair, Scratch};
+use crate::driver::dpdk::{Egress, Exit, Ingress, QueuePair, Scratch, frames_of};
 
 /// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
 pub const fn held_frames(max_datagrams: u16) -> u32 {
@@ -61,6 +64,8 @@ pub struct Port {
 #[derive(Debug)]
 pub struct Parts {
     pub ports: Vec<Port>,
+    /// To and from the other workers.
+    pub links: Links,
     pub tracker: Tracker,
     /// As the tracker was told.
     pub max_datagrams: u16,
@@ -70,11 +75,42 @@ pub struct Parts {
     pub bus: WorkerEnd,
 }
 
-/// Frames on their way out of one port.
+/// The way out of one port.
 #[derive(Debug)]
-struct Out {
+enum Out {
+    /// Frames gather for a queue of this worker's own.
+    Queue(Box<Staged>),
+    /// Another worker sends them.
+    Through(WorkerId),
+    /// Nothing leaves there.
+    Nowhere,
+}
+
+/// Frames on their way out of one queue.
+#[derive(Debug)]
+struct Staged {
     egress: Egress,
-    staged: Burst,
+    burst: Burst,
+}
+
+/// Where the frames of a burst came from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Port(usize),
+    /// Another worker; each frame tells its port.
+    Ring,
+}
+
+impl Source {
+    #[inline(always)]
+    fn port_of(self, frame: &Mbuf) -> usize {
+        match self {
+            Self::Port(port) => port,
+            Self::Ring => match Errand::of(frame) {
+                Errand::Track { port } | Errand::Send { port } => port,
+            },
+        }
+    }
 }
 
 /// A frame that waits for the rest of its datagram, and the port that it came by.
@@ -84,8 +120,11 @@ type Waiting = (usize, Mbuf);
 #[derive(Debug)]
 pub struct Worker {
     inputs: Vec<Input>,
-    outs: Vec<Option<Out>>,
+    outs: Vec<Out>,
+    links: Links,
     burst: Burst,
+    /// What came by a ring, before it is known what for.
+    handed: Burst,
     scratch: Scratch,
     /// Frames to free together at the end of a turn's stage.
     dead: Burst,
@@ -110,14 +149,32 @@ struct Input {
     peer: Option<usize>,
 }
 
+/// The parts of a worker that a frame's end needs, apart from those that its caller holds.
+macro_rules! way {
+    ($worker:ident) => {
+        Way {
+            inputs: &$worker.inputs,
+            outs: &mut $worker.outs,
+            links: &mut $worker.links,
+            dead: &mut $worker.dead,
+            work: &mut $worker.work,
+            lost: 0,
+        }
+    };
+}
+
 impl Worker {
     /// A worker that is ready to turn; everything that it will ever need is allocated here.
     pub fn new(parts: Parts) -> Self {
-        let Parts { ports, tracker, max_datagrams, budget, idle, clock, bus } = parts;
+        let Parts { ports, links, tracker, max_datagrams, budget, idle, clock, bus } = parts;
         let (mut inputs, mut outs) = (Vec::new(), Vec::new());
-        for Port { queues: QueuePair { ingress, egress }, peer } in ports {
+        for Port { queues: QueuePair { ingress, exit }, peer } in ports {
             inputs.push(Input { ingress, peer });
-            outs.push(egress.map(|egress| Out { egress, staged: Burst::new() }));
+            outs.push(match exit {
+                Exit::Queue(egress) => Out::Queue(Box::new(Staged { egress, burst: Burst::new() })),
+                Exit::Through(worker) => Out::Through(WorkerId(worker as u8)),
+                Exit::Nowhere => Out::Nowhere,
+            });
         }
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
@@ -125,7 +182,9 @@ impl Worker {
         Self {
             inputs,
             outs,
+            links,
             burst: Burst::new(),
+            handed: Burst::new(),
             scratch: Scratch::new(),
             dead: Burst::new(),
             outcomes: [NO_OUTCOME; BURST],
@@ -151,17 +210,25 @@ impl Worker {
         }
     }
 
-    /// One turn: a slice of control's work, a burst from each port, a slice of expiry.
+    /// One turn: a slice of control's work, a burst from each port, some from each other worker, a slice of expiry.
     #[inline]
     pub fn turn(&mut self) {
         let now = self.read_clock();
         self.worked = self.serve(now);
         for port in 0..self.inputs.len() {
             if self.receive(port) {
-                self.track(port, now);
-                self.deal(port);
-                self.send();
-                self.tell();
+                self.track(Source::Port(port), now);
+                self.finish(Source::Port(port));
+            }
+        }
+        for ring in 0..self.links.sources() {
+            // As many as another worker receives in one turn.
+            for _ in 0..self.inputs.len() {
+                if !self.take_handed(ring) {
+                    break;
+                }
+                self.track(Source::Ring, now);
+                self.finish(Source::Ring);
             }
         }
         self.expire(now);
@@ -195,9 +262,20 @@ impl Worker {
         self.serve.turn(&self.bus, desk)
     }
 
+    /// What follows the verdicts.
+    #[inline(always)]
+    fn finish(&mut self, source: Source) {
+        self.deal(source);
+        self.send();
+        self.tell();
+    }
+
     /// Takes what the port has; gives whether there is anything to track.
     fn receive(&mut self, port: usize) -> bool {
         let Some(input) = self.inputs.get_mut(port) else { return false };
+        if !input.ingress.has_queue() {
+            return false;
+        }
         let came = input.ingress.receive(&mut self.burst);
         if came == 0 {
             self.work.polls_empty += 1;
@@ -215,19 +293,51 @@ impl Worker {
         true
     }
 
-    fn track(&mut self, port: usize, now: Tick) {
-        let Some(input) = self.inputs.get(port) else { return };
-        let frames = input.ingress.frames(&self.burst, &mut self.scratch);
-        let outcomes = &mut self.outcomes[..frames.len()];
-        self.tracker.on_burst(now, &frames, outcomes, &mut self.events);
+    /// Takes a burst that another worker handed over, and stages what is only to be sent; gives whether there was any.
+    fn take_handed(&mut self, ring: usize) -> bool {
+        let came = self.links.receive(ring, &mut self.handed);
+        if came == 0 {
+            return false;
+        }
+        self.worked = true;
+        self.work.handed_in += came as u64;
+        let mut way = way!(self);
+        for frame in self.handed.drain() {
+            match Errand::of(&frame) {
+                Errand::Track { .. } => {
+                    if let Err(frame) = self.burst.push(frame) {
+                        way.free(frame);
+                    }
+                }
+                Errand::Send { port } => way.leave(port, frame),
+            }
+        }
+        true
+    }
+
+    fn track(&mut self, source: Source, now: Tick) {
+        let events = &mut self.events;
+        match source {
+            Source::Port(port) => {
+                let Some(input) = self.inputs.get(port) else { return };
+                let frames = input.ingress.frames(&self.burst, &mut self.scratch);
+                self.tracker.on_burst(now, &frames, &mut self.outcomes[..frames.len()], events);
+            }
+            Source::Ring => {
+                let (inputs, last) = (&self.inputs, self.inputs.len().saturating_sub(1));
+                let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
+                let frames = frames_of(&self.burst, &mut self.scratch, port_of);
+                self.tracker.on_handed(now, &frames, &mut self.outcomes[..frames.len()], events);
+            }
+        }
     }
 
     /// Frames to where their verdicts send them.
-    fn deal(&mut self, port: usize) {
-        let mut way =
-            Way { inputs: &self.inputs, outs: &mut self.outs, dead: &mut self.dead, work: &mut self.work };
+    fn deal(&mut self, source: Source) {
+        let mut way = way!(self);
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
-            let forward = match outcome.verdict {
+            let port = source.port_of(&frame);
+            let end = match outcome.verdict {
                 Verdict::Hold(id) => {
                     if let Err((_, frame)) = self.held.keep(id, (port, frame)) {
                         way.work.held_full += 1;
@@ -235,25 +345,39 @@ impl Worker {
                     }
                     continue;
                 }
-                Verdict::Forward => true,
-                Verdict::Drop(_) => false,
+                Verdict::Forward => End::Forward,
+                Verdict::Drop(_) => End::Drop,
+                Verdict::HandOff(owner) => {
+                    // A datagram goes whole or not at all: what is left of it would wait in vain.
+                    let frames = 1 + outcome.releases.map_or(0, |id| self.held.count(id));
+                    match frames == 1 || way.links.fit(owner, frames) {
+                        true => End::HandOff(owner),
+                        false => End::Lose,
+                    }
+                }
             };
             if let Some(id) = outcome.releases {
-                self.held.release(id, |(port, frame)| way.end(port, frame, forward));
+                self.held.release(id, |(port, frame)| way.end(port, frame, end));
             }
-            way.end(port, frame, forward);
+            way.end(port, frame, end);
         }
         while let Some(id) = self.tracker.take_discarded() {
             self.held.release(id, |(_, frame)| way.free(frame));
+        }
+        if way.lost > 0 {
+            self.tracker.count_dropped(DropReason::HandOffFull, way.lost);
         }
         self.dead.clear();
     }
 
     /// What is staged leaves.
     fn send(&mut self) {
-        for out in self.outs.iter_mut().flatten() {
-            flush(out, &mut self.work);
+        for out in &mut self.outs {
+            if let Out::Queue(staged) = out {
+                flush(staged, &mut self.work);
+            }
         }
+        self.links.flush();
     }
 
     /// Events to control.
@@ -290,31 +414,69 @@ impl Worker {
     }
 }
 
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Forward,
+    Drop,
+    HandOff(WorkerId),
+    /// The ring to its owner is full.
+    Lose,
+}
+
 /// Where frames go at the end of a burst.
 struct Way<'a> {
     inputs: &'a [Input],
-    outs: &'a mut [Option<Out>],
+    outs: &'a mut [Out],
+    links: &'a mut Links,
     dead: &'a mut Burst,
     work: &'a mut WorkCounters,
+    /// Frames that a full ring did not take.
+    lost: u64,
 }
 
 impl Way<'_> {
-    /// Sends a frame that came by `port` on, or frees it.
+    /// What `end` says for a frame that came by `port`.
     #[inline(always)]
-    fn end(&mut self, port: usize, frame: Mbuf, forward: bool) {
-        let peer = self.inputs.get(port).and_then(|input| input.peer);
-        let out = peer.and_then(|peer| self.outs.get_mut(peer)).and_then(Option::as_mut);
-        match out {
-            Some(out) if forward => {
-                if out.staged.room() == 0 {
-                    flush(out, self.work);
+    fn end(&mut self, port: usize, frame: Mbuf, end: End) {
+        match end {
+            End::Forward => match self.inputs.get(port).and_then(|input| input.peer) {
+                Some(peer) => self.leave(peer, frame),
+                None => self.free(frame),
+            },
+            End::Drop => self.free(frame),
+            End::HandOff(owner) => match self.links.give(owner, frame, Errand::Track { port }) {
+                Ok(()) => self.work.handed_off += 1,
+                Err(frame) => self.lose(frame),
+            },
+            End::Lose => self.lose(frame),
+        }
+    }
+
+    /// Sends a frame by `port`.
+    #[inline(always)]
+    fn leave(&mut self, port: usize, frame: Mbuf) {
+        match self.outs.get_mut(port) {
+            Some(Out::Queue(staged)) => {
+                if staged.burst.room() == 0 {
+                    flush(staged, self.work);
                 }
-                if let Err(frame) = out.staged.push(frame) {
+                if let Err(frame) = staged.burst.push(frame) {
                     free(self.dead, frame);
                 }
             }
-            _ => self.free(frame),
+            Some(&mut Out::Through(worker)) => match self.links.give(worker, frame, Errand::Send { port }) {
+                Ok(()) => self.work.sent_through += 1,
+                Err(frame) => self.lose(frame),
+            },
+            Some(Out::Nowhere) | None => self.free(frame),
         }
+    }
+
+    #[cold]
+    fn lose(&mut self, frame: Mbuf) {
+        self.lost += 1;
+        self.free(frame);
     }
 
     fn free(&mut self, frame: Mbuf) {
@@ -334,14 +496,14 @@ fn free(dead: &mut Burst, frame: Mbuf) {
 
 /// Sends what is staged; what the port does not take is freed and counted: a link that is slower than its peer must
 /// lose frames somewhere, and waiting would lose them on every port.
-fn flush(out: &mut Out, work: &mut WorkCounters) {
-    let staged = out.staged.len();
-    if staged == 0 {
+fn flush(staged: &mut Staged, work: &mut WorkCounters) {
+    let frames = staged.burst.len();
+    if frames == 0 {
         return;
     }
-    let sent = out.egress.send(&mut out.staged);
+    let sent = staged.egress.send(&mut staged.burst);
     work.tx_packets += sent as u64;
-    work.tx_full += (staged - sent) as u64;
+    work.tx_full += (frames - sent) as u64;
 }
 
 /// Frames that were freed as they came in.

@@ -39,6 +39,18 @@ impl Running {
     }
 }
 
+/// Does `work` on `core`, so that the memory that it is the first to touch lies at that core's NUMA node.
+pub fn on_core<T: Send>(core: Option<usize>, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let there = || {
+            // A core that cannot be had is told when the worker itself is to go there.
+            core.map(|id| core_affinity::set_for_current(CoreId { id }));
+            work()
+        };
+        scope.spawn(there).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Puts `worker` on a thread of its own, pinned to `core` if one is given.
 pub fn start(
     number: usize,

@@ -3,7 +3,8 @@
 //!     cargo test --release --test conformance
 //!
 //! `CONFORMANCE_CORPUS=DIR` reads another folder than `tests/conformance/corpus`; `CONFORMANCE_ONLY=PREFIX` plays only
-//! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5.
+//! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5; `CONFORMANCE_WORKERS=1,2,4`
+//! plays each with so many trackers that share the flows, packets entering at any of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use agreement::{replay, report};
 const BATCH_LINES: usize = 64;
 const SHOW_DEFAULT: usize = 5;
 
+const WORKERS_DEFAULT: &str = "1,2,4";
+
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
 
@@ -32,6 +35,7 @@ struct Totals {
     disagreements: usize,
     rules: BTreeMap<Rule, usize>,
     touched: usize,
+    handed_off: u64,
     busy: Duration,
     wrong: Vec<Wrong>,
     broken: Vec<String>,
@@ -51,6 +55,7 @@ impl Totals {
         self.packets += other.packets;
         self.disagreements += other.disagreements;
         self.touched += other.touched;
+        self.handed_off += other.handed_off;
         self.busy += other.busy;
         other.rules.into_iter().for_each(|(rule, count)| *self.rules.entry(rule).or_default() += count);
         self.wrong.extend(other.wrong);
@@ -79,9 +84,15 @@ fn run() -> Result<bool, String> {
         Ok(text) => text.parse().map_err(|_| format!("CONFORMANCE_SHOW={text} is no number"))?,
         Err(_) => SHOW_DEFAULT,
     };
+    let workers = std::env::var("CONFORMANCE_WORKERS").unwrap_or_else(|_| WORKERS_DEFAULT.to_owned());
+    let workers: Vec<usize> = workers
+        .split(',')
+        .map(|word| word.parse().ok().filter(|count| (1..=64).contains(count)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("CONFORMANCE_WORKERS={workers} is no list of numbers from 1 to 64"))?;
     let files = corpus::files(&folder)?;
     let started = Instant::now();
-    let mut totals = play_all(&files, &folder, &only)?;
+    let mut totals = play_all(&files, &folder, &only, &workers)?;
     let wall = started.elapsed();
 
     totals.wrong.sort_by_key(|wrong| wrong.place);
@@ -107,6 +118,10 @@ fn run() -> Result<bool, String> {
         100.0 * totals.touched as f64 / totals.scenarios.max(1) as f64
     );
     println!(
+        "played with {workers:?} workers; {} packets were handed from one to another",
+        totals.handed_off
+    );
+    println!(
         "speed: {:.0} packets/s with reading and comparing, {:.0} packets/s per core in the tracker alone",
         totals.packets as f64 / wall.as_secs_f64(),
         totals.packets as f64 / totals.busy.as_secs_f64().max(1e-9)
@@ -121,16 +136,16 @@ fn run() -> Result<bool, String> {
     Ok(totals.disagreements == 0)
 }
 
-fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, String> {
+fn play_all(files: &[PathBuf], folder: &Path, only: &str, workers: &[usize]) -> Result<Totals, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (send, receive) = sync_channel::<Batch>(2 * threads);
     // The threads alone hold the receiving end, so that reading stops when all of them have panicked.
     let receive = Arc::new(Mutex::new(receive));
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
+        let playing: Vec<_> = (0..threads)
             .map(|_| {
                 let receive = Arc::clone(&receive);
-                scope.spawn(move || play_batches(&receive, files, folder, only))
+                scope.spawn(move || play_batches(&receive, files, folder, only, workers))
             })
             .collect();
         drop(receive);
@@ -151,8 +166,8 @@ fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, Stri
         }
         drop(send);
         let mut totals = Totals::default();
-        for worker in workers {
-            match worker.join() {
+        for thread in playing {
+            match thread.join() {
                 Ok(part) => totals.add(part),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
@@ -161,16 +176,26 @@ fn play_all(files: &[PathBuf], folder: &Path, only: &str) -> Result<Totals, Stri
     })
 }
 
-fn play_batches(batches: &Mutex<Receiver<Batch>>, files: &[PathBuf], folder: &Path, only: &str) -> Totals {
+fn play_batches(
+    batches: &Mutex<Receiver<Batch>>,
+    files: &[PathBuf],
+    folder: &Path,
+    only: &str,
+    workers: &[usize],
+) -> Totals {
     let mut totals = Totals::default();
-    let mut player = Player::new(SCENARIO_FLOWS);
+    let mut players: Vec<_> =
+        workers.iter().map(|&count| (count, Player::with_workers(SCENARIO_FLOWS, count))).collect();
     loop {
         let next = batches.lock().expect("no thread panics while it waits").recv();
-        let Ok((file, lines)) = next else { return totals };
+        let Ok((file, lines)) = next else {
+            totals.handed_off = players.iter().map(|(_, player)| player.handed_off()).sum();
+            return totals;
+        };
         for (number, line) in lines {
             match Scenario::parse(&line) {
                 Ok(scenario) if scenario.name.starts_with(only) => {
-                    play_one(&mut totals, &mut player, &scenario, (file, number), folder);
+                    play_one(&mut totals, &mut players, &scenario, (file, number), folder);
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -184,31 +209,36 @@ fn play_batches(batches: &Mutex<Receiver<Batch>>, files: &[PathBuf], folder: &Pa
 
 fn play_one(
     totals: &mut Totals,
-    player: &mut Player,
+    players: &mut [(usize, Player)],
     scenario: &Scenario,
     place: (usize, usize),
     folder: &Path,
 ) {
-    let result = replay::play(player, scenario);
     totals.scenarios += 1;
-    totals.packets += scenario.packets();
-    totals.disagreements += result.disagreements;
-    totals.touched += usize::from(!result.rules.is_empty());
-    totals.busy += result.busy;
-    for rule in result.rules {
-        *totals.rules.entry(rule).or_default() += 1;
+    let mut touched = Vec::new();
+    for (workers, player) in players {
+        let result = replay::play(player, scenario);
+        totals.packets += scenario.packets();
+        totals.disagreements += result.disagreements;
+        totals.busy += result.busy;
+        if let Some(first) = result.first {
+            let kind = first.differences.first().map(|difference| match difference.field {
+                "class" => format!("class: {} there, {} here", difference.kernel, difference.ours),
+                field => field.to_owned(),
+            });
+            let with = if *workers == 1 { String::new() } else { format!("with {workers} workers\n") };
+            totals.wrong.push(Wrong {
+                place,
+                kind: kind.unwrap_or_default(),
+                name: scenario.name.clone(),
+                text: with + &report::dialogue(scenario, &first, folder),
+            });
+        }
+        touched = result.rules;
     }
-    if let Some(first) = result.first {
-        let kind = first.differences.first().map(|difference| match difference.field {
-            "class" => format!("class: {} there, {} here", difference.kernel, difference.ours),
-            field => field.to_owned(),
-        });
-        totals.wrong.push(Wrong {
-            place,
-            kind: kind.unwrap_or_default(),
-            name: scenario.name.clone(),
-            text: report::dialogue(scenario, &first, folder),
-        });
+    totals.touched += usize::from(!touched.is_empty());
+    for rule in touched {
+        *totals.rules.entry(rule).or_default() += 1;
     }
 }
 

@@ -32,6 +32,12 @@ pub(crate) struct Appliance {
 impl Appliance {
     /// Starts with this configuration, to which the control socket and the memory are added.
     pub(crate) fn start(config: &str) -> Self {
+        // What most tests ask is one worker's, whatever the machine would have.
+        Self::start_with(&format!("workers = 1\n{config}"), "")
+    }
+
+    /// As [`Appliance::start`], with a number of workers in `config` and these keys for them.
+    pub(crate) fn start_with(config: &str, worker: &str) -> Self {
         need_root();
         let core = CORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let name = unique();
@@ -39,7 +45,7 @@ impl Appliance {
         std::fs::create_dir(&home).unwrap();
         let socket = home.join("control.sock");
         let config = format!(
-            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\n"
+            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n{worker}\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\n"
         );
         std::fs::write(home.join("config.toml"), &config).unwrap();
         let space = Namespace::new(name);
@@ -134,10 +140,14 @@ impl Appliance {
         }
     }
 
-    /// The counters of the one worker, as `stats -o json` gives them.
+    /// All counters, as `stats -o json` gives them.
+    pub(crate) fn stats(&self) -> serde_json::Value {
+        serde_json::from_str(&self.tell(&["stats", "-o", "json"])).unwrap()
+    }
+
+    /// The counters of the one worker.
     pub(crate) fn worker_stats(&self) -> serde_json::Value {
-        let stats: serde_json::Value = serde_json::from_str(&self.tell(&["stats", "-o", "json"])).unwrap();
-        stats["workers"][0].clone()
+        self.stats()["workers"][0].clone()
     }
 
     /// The counters once `is` holds for them: they are copied out now and then, not for each question.
@@ -296,6 +306,11 @@ pub(crate) struct Pair {
 impl Pair {
     /// With the shipped policy and defaults, and `more` configuration: keys before any table, then tables.
     pub(crate) fn start(more: &str) -> Self {
+        Self::start_with(&format!("workers = 1\n{more}"), "", "")
+    }
+
+    /// With a number of workers in `more`, keys for each port, and keys for the workers.
+    pub(crate) fn start_with(more: &str, port: &str, worker: &str) -> Self {
         need_root();
         let name = unique();
         let (near, far) = (format!("{name}i"), format!("{name}o"));
@@ -306,14 +321,16 @@ name = "lan"
 device = "net_tap0,iface={near}"
 role = "inside"
 peer = "wan"
+{port}
 [[port]]
 name = "wan"
 device = "net_tap1,iface={far}"
 role = "outside"
 peer = "lan"
+{port}
 "#
         );
-        let appliance = Appliance::start(&format!("mode = \"inline\"\n{more}\n{ports}"));
+        let appliance = Appliance::start_with(&format!("mode = \"inline\"\n{more}\n{ports}"), worker);
         let hosts = [(&near, INSIDE, INSIDE6), (&far, OUTSIDE, OUTSIDE6)].map(|(interface, v4, v6)| {
             let host = Namespace::new(interface.clone());
             appliance.give(interface, &host);

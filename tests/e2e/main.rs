@@ -14,3 +14,4 @@ mod protocols;
 mod shown;
 mod tcp;
 mod tuned;
+mod workers;

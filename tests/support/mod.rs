@@ -77,7 +77,9 @@ impl Daemon {
     pub fn start(devices: &[(&str, &str, Option<&str>)], more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.toml");
-        let mut text = String::from(if devices.len() == 1 { "mode = \"mirror\"\n" } else { "" });
+        // What is asked of these tests is one worker's, whatever the machine would have.
+        let mut text = String::from("workers = 1\n");
+        text += if devices.len() == 1 { "mode = \"mirror\"\n" } else { "" };
         for (number, (device, role, peer)) in devices.iter().enumerate() {
             let device = device.replace("DIR", folder.path().to_str().unwrap());
             text += &format!("[[port]]\nname = \"p{number}\"\ndevice = \"{device}\"\n");

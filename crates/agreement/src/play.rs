@@ -1,18 +1,22 @@
 //! Drives a tracker packet by packet, with the clock and the bookkeeping of whoever recorded the kernel:
-//! entries are numbered by their making, and everything is shown after every packet.
+//! entries are numbered by their making, and everything is shown after every packet. Or several trackers that share
+//! the flows, as an appliance's workers do: packets enter anywhere, and what is shown must be the same.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
-use conntrack::event::{EventKind as TrackerEvent, Events, FlowView, ProtoView, Tuple};
+use conntrack::event::{
+    Event as TrackerEvent, EventKind as TrackerEventKind, Events, FlowView, ProtoView, Tuple,
+};
+use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Action, Class, Policy, Role, Rule};
 use conntrack::table::entry::status as flow_status;
 use conntrack::table::memory::Memory;
 use conntrack::tick::Tick;
 use conntrack::track::reason::Reason;
 use conntrack::track::settings::Settings;
-use conntrack::tracker::{Cursor, ExpireBudget, Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+use conntrack::tracker::{Cursor, ExpireBudget, Frame, HeldId, Limits, OnFull, Outcome, Tracker, Verdict};
 use conntrack::wire::{Checksum, Link};
 
 use crate::settings::KernelSettings;
@@ -29,14 +33,44 @@ pub enum Fate {
     DroppedIfNew,
 }
 
-/// A tracker, emptied for each scenario.
-pub struct Player {
+/// One worker's tracker and the memory below it, emptied for each scenario.
+struct Worker {
     region: Region,
     tracker: Option<Tracker>,
+}
+
+impl Worker {
+    fn tracker(&mut self) -> &mut Tracker {
+        self.tracker.as_mut().expect("`start` comes first")
+    }
+}
+
+/// A packet on its way between workers.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    bytes: &'a [u8],
+    role: Role,
+    checksum: Checksum,
+}
+
+/// The frames of a datagram that waits, kept for the worker that may get it.
+type Kept = Vec<(Vec<u8>, Role, Checksum)>;
+
+/// Flows whose making was announced, and their numbers, by worker and its tracker's id.
+type Live = HashMap<(usize, u32), Vec<(Tuple, u16, u32)>>;
+
+/// One tracker, or several.
+pub struct Player {
+    workers: Vec<Worker>,
     events: Events,
+    /// What happened since the last showing, and where.
+    told: Vec<(usize, TrackerEvent)>,
     views: Vec<FlowView>,
-    /// Flows whose making was announced, and their numbers, by the tracker's id.
-    live: HashMap<u32, Vec<(Tuple, u16, u32)>>,
+    live: Live,
+    held: HashMap<(usize, HeldId), Kept>,
+    /// Chooses where the next packet enters.
+    entry: u64,
+    handed_off: u64,
     created: u32,
     announced: bool,
     reason: Option<&'static str>,
@@ -49,10 +83,18 @@ pub const SCENARIO_FLOWS: u32 = 1024;
 impl Player {
     /// Takes all the memory that scenarios of at most `max_flows` flows need; it is cleared for each.
     pub fn new(max_flows: u32) -> Self {
+        Self::with_workers(max_flows, 1)
+    }
+
+    /// As [`Player::new`], with so many trackers that share the flows.
+    pub fn with_workers(max_flows: u32, workers: usize) -> Self {
         let need = Tracker::memory_bytes(&limits(max_flows)).expect("the callers' limits are constants");
         Self {
-            region: Region::zeroed(need),
-            tracker: None,
+            workers: (0..workers).map(|_| Worker { region: Region::zeroed(need), tracker: None }).collect(),
+            told: Vec::new(),
+            held: HashMap::new(),
+            entry: 0,
+            handed_off: 0,
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
@@ -66,14 +108,21 @@ impl Player {
 
     /// Starts again with an empty table.
     pub fn start(&mut self, settings: &KernelSettings) {
-        self.tracker = None;
-        self.region.clear();
-        // SAFETY: the region is zeroed, aligned to 128 bytes and this player's own; it outlives the tracker,
-        // which is dropped before the region is cleared or freed, and there is only one tracker at a time.
-        let memory = unsafe { Memory::mapped(self.region.base, self.region.layout.size()) };
-        let tracker =
-            Tracker::new(limits(self.max_flows), settings.tracker, policy(), OnFull::DropNew, memory);
-        self.tracker = Some(tracker.expect("the memory is as large as the limits need"));
+        let shares = vec![1; self.workers.len()];
+        for (me, worker) in self.workers.iter_mut().enumerate() {
+            worker.tracker = None;
+            worker.region.clear();
+            // SAFETY: the region is zeroed, aligned to 128 bytes and this worker's own; it outlives the tracker,
+            // which is dropped before the region is cleared or freed, and there is only one tracker at a time.
+            let memory = unsafe { Memory::mapped(worker.region.base, worker.region.layout.size()) };
+            let tracker =
+                Tracker::new(limits(self.max_flows), settings.tracker, policy(), OnFull::DropNew, memory)
+                    .expect("the memory is as large as the limits need");
+            let owners = Owners::shared(&shares, WorkerId(me as u8)).expect("few workers");
+            worker.tracker = Some(tracker.among(owners));
+        }
+        self.held.clear();
+        self.told.clear();
         self.events.clear();
         self.events.set_enabled(settings.events);
         self.announced = settings.events;
@@ -83,7 +132,9 @@ impl Player {
 
     /// Changes the settings between two packets.
     pub fn configure(&mut self, settings: Settings) {
-        self.tracker().configure(settings, policy(), OnFull::DropNew);
+        for worker in &mut self.workers {
+            worker.tracker().configure(settings, policy(), OnFull::DropNew);
+        }
     }
 
     /// Moves the clock to `now`, hands in one packet (no link header) and shows what came of it.
@@ -94,27 +145,62 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
-        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
-        let mut outcomes = [Outcome {
-            class: None,
-            direction: None,
-            reason: None,
-            verdict: Verdict::Forward,
-            releases: None,
-        }];
-        let (tracker, events) = (self.tracker.as_mut().expect("started"), &mut self.events);
-        tracker.on_burst(now, &[frame], &mut outcomes, events);
-        // Nothing is held here: the frame's bytes are the caller's, and a held fragment has no outcome to wait for.
-        for _ in 0..MAX_DATAGRAMS {
-            if tracker.take_discarded().is_none() {
-                break;
-            }
-        }
-        let [outcome] = outcomes;
+        // Any worker may be the one that a packet comes to. A multiplier of L'Ecuyer's tables.
+        self.entry = self.entry.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+        let first = (self.entry >> 33) as usize % self.workers.len();
+        let outcome = self.deliver(now, first, Sent { bytes, role, checksum }, false);
         out.class = outcome.class;
         out.direction = outcome.direction;
         self.reason = outcome.reason.map(Reason::explain);
         self.show(now, out);
+    }
+
+    /// Gives a packet to a worker, by a port or by a ring, and follows it until it is where it stays.
+    fn deliver(&mut self, now: Tick, worker: usize, sent: Sent<'_>, by_ring: bool) -> Outcome {
+        let Sent { bytes, role, checksum } = sent;
+        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        let mut outcomes = [Outcome::untold(Verdict::Forward)];
+        let tracker = self.workers[worker].tracker();
+        if by_ring {
+            tracker.on_handed(now, &[frame], &mut outcomes, &mut self.events);
+        } else {
+            tracker.on_burst(now, &[frame], &mut outcomes, &mut self.events);
+        }
+        for _ in 0..MAX_DATAGRAMS {
+            let Some(id) = tracker.take_discarded() else { break };
+            self.held.remove(&(worker, id));
+        }
+        self.gather(worker);
+        let [outcome] = outcomes;
+        let released = outcome.releases.and_then(|id| self.held.remove(&(worker, id))).unwrap_or_default();
+        match outcome.verdict {
+            Verdict::HandOff(WorkerId(to)) => {
+                self.handed_off += 1;
+                for (bytes, role, checksum) in &released {
+                    let sent = Sent { bytes, role: *role, checksum: *checksum };
+                    let held = self.deliver(now, to.into(), sent, true).verdict;
+                    assert!(matches!(held, Verdict::Hold(_)), "a piece of a whole datagram met {held:?}");
+                }
+                self.deliver(now, to.into(), sent, true)
+            }
+            Verdict::Hold(id) => {
+                if self.workers.len() > 1 {
+                    self.held.entry((worker, id)).or_default().push((bytes.to_vec(), role, checksum));
+                }
+                outcome
+            }
+            Verdict::Forward | Verdict::Drop(_) => outcome,
+        }
+    }
+
+    /// Packets that went from one worker to another, since the start of all.
+    pub fn handed_off(&self) -> u64 {
+        self.handed_off
+    }
+
+    fn gather(&mut self, worker: usize) {
+        self.told.extend(self.events.as_slice().iter().map(|&event| (worker, event)));
+        self.events.clear();
     }
 
     /// Moves the clock to `now` and shows the table.
@@ -129,13 +215,15 @@ impl Player {
         self.reason
     }
 
-    /// The tracker itself.
-    pub fn tracker(&mut self) -> &mut Tracker {
-        self.tracker.as_mut().expect("`start` comes first")
+    fn advance(&mut self, now: Tick) {
+        for worker in 0..self.workers.len() {
+            self.advance_one(worker, now);
+            self.gather(worker);
+        }
     }
 
-    fn advance(&mut self, now: Tick) {
-        let (tracker, events) = (self.tracker.as_mut().expect("`start` comes first"), &mut self.events);
+    fn advance_one(&mut self, worker: usize, now: Tick) {
+        let (tracker, events) = (self.workers[worker].tracker(), &mut self.events);
         // The clock may have jumped over days: each turn moves the wheel, and the number of turns has an end.
         for _ in 0..1_000_000 {
             if !tracker.on_tick(now, ExpireBudget { flows: 4 * self.max_flows }, events).more {
@@ -146,19 +234,19 @@ impl Player {
     }
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
-        for event in self.events.as_slice() {
+        for (worker, event) in self.told.drain(..) {
             let (kind, n) = match event.kind {
-                TrackerEvent::New => {
+                TrackerEventKind::New => {
                     self.created += 1;
                     let flow = &event.flow;
-                    let same_id = self.live.entry(flow.id).or_default();
+                    let same_id = self.live.entry((worker, flow.id)).or_default();
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEvent::Update => (EventKind::Update, number(&self.live, &event.flow)),
-                TrackerEvent::Destroy(_) => {
-                    let n = number(&self.live, &event.flow);
-                    if let Some(same_id) = self.live.get_mut(&event.flow.id) {
+                TrackerEventKind::Update => (EventKind::Update, number(&self.live, worker, &event.flow)),
+                TrackerEventKind::Destroy(_) => {
+                    let n = number(&self.live, worker, &event.flow);
+                    if let Some(same_id) = self.live.get_mut(&(worker, event.flow.id)) {
                         same_id.retain(|(_, _, other)| *other != n);
                     }
                     (EventKind::Destroy, n)
@@ -173,7 +261,6 @@ impl Player {
                 status: alive.then(|| kernel_status(event.flow.status)),
             });
         }
-        self.events.clear();
         self.entries_at(now, out);
     }
 
@@ -184,12 +271,15 @@ impl Player {
         if !self.announced {
             return;
         }
-        let tracker = self.tracker.as_ref().expect("`start` comes first");
-        let mut cursor = Some(Cursor::default());
-        while let Some(from) = cursor {
-            self.views.clear();
-            cursor = tracker.page(now, from, &mut self.views);
-            out.entries.extend(self.views.iter().map(|view| entry(view, number(&self.live, view))));
+        for (worker, Worker { tracker, .. }) in self.workers.iter().enumerate() {
+            let tracker = tracker.as_ref().expect("`start` comes first");
+            let mut cursor = Some(Cursor::default());
+            while let Some(from) = cursor {
+                self.views.clear();
+                cursor = tracker.page(now, from, &mut self.views);
+                out.entries
+                    .extend(self.views.iter().map(|view| entry(view, number(&self.live, worker, view))));
+            }
         }
         out.entries.sort_by_key(|entry| entry.n);
     }
@@ -219,8 +309,8 @@ fn policy() -> Policy {
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }
 
-fn number(live: &HashMap<u32, Vec<(Tuple, u16, u32)>>, view: &FlowView) -> u32 {
-    let same_id = live.get(&view.id).map(Vec::as_slice).unwrap_or_default();
+fn number(live: &Live, worker: usize, view: &FlowView) -> u32 {
+    let same_id = live.get(&(worker, view.id)).map(Vec::as_slice).unwrap_or_default();
     let found = same_id.iter().find(|(original, zone, _)| *original == view.original && *zone == view.zone);
     found.map_or(0, |(_, _, n)| *n)
 }

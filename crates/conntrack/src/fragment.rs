@@ -226,13 +226,49 @@ impl Fragments {
     pub fn add(&mut self, now: Tick, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> Reassembly<'_> {
         self.expire(now, EXPIRE_PER_FRAGMENT);
         let key = key_of(fragment, zone, ingress);
+        self.take(now, key, fragment, true)
+    }
+
+    /// As [`Fragments::add`], of a datagram that another worker has found whole and handed here piece by piece.
+    pub fn add_again(
+        &mut self,
+        now: Tick,
+        fragment: &Fragment<'_>,
+        zone: u16,
+        ingress: u8,
+    ) -> Reassembly<'_> {
+        self.expire(now, EXPIRE_PER_FRAGMENT);
+        let key = key_of(fragment, zone, ingress);
+        // Other fragments of the source may come by other rings between its pieces; the distance was counted where
+        // the datagram was found whole.
+        self.take(now, key, fragment, false)
+    }
+
+    /// The hash of what must meet in one place for a fragment's datagram to be put together as Linux does: whoever
+    /// owns it does that. In IPv4 that is all of its source's fragments, whose distance is counted.
+    pub fn hash(&self, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> u64 {
+        self.hasher.hash(&match fragment.family {
+            Family::V4 => peer_key(&fragment.src),
+            Family::V6 => key_of(fragment, zone, ingress),
+        })
+    }
+
+    fn take(
+        &mut self,
+        now: Tick,
+        key: DatagramKey,
+        fragment: &Fragment<'_>,
+        count_distance: bool,
+    ) -> Reassembly<'_> {
         let mut slot = self.find(&key);
         if let Some(late) = slot.filter(|&slot| self.slots[usize::from(slot)].is_late(now)) {
             self.timed_out += 1;
             self.discard(late);
             slot = None;
         }
-        let slot = self.count_distance(fragment, slot);
+        if count_distance {
+            slot = self.count_distance(fragment, slot);
+        }
         let (place, slot) = match Place::of(fragment) {
             Ok(place) => (place, slot),
             Err(refusal) => return self.refuse(slot, refusal),
@@ -589,7 +625,7 @@ impl Fragments {
     }
 
     fn peer_bucket(&self, src: &Addr) -> usize {
-        self.bucket(&DatagramKey { lo: *src, ..DatagramKey::default() })
+        self.bucket(&peer_key(src))
     }
 
     fn find_peer(&self, src: &Addr) -> Option<u16> {
@@ -743,6 +779,11 @@ fn key_of(fragment: &Fragment<'_>, zone: u16, ingress: u8) -> DatagramKey {
         proto,
         kind: kind | kind::LIVE,
     }
+}
+
+/// A source alone, in the form of a flow key.
+fn peer_key(src: &Addr) -> DatagramKey {
+    DatagramKey { lo: *src, ..DatagramKey::default() }
 }
 
 /// Link-local or multicast.

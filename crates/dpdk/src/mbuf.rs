@@ -106,6 +106,13 @@ impl Mbuf {
         unsafe { field::port(self.raw.as_ptr()) }
     }
 
+    /// Writes another number in the place of the port's, for whoever gets the frame next: no driver reads it.
+    #[inline(always)]
+    pub fn set_port(&mut self, port: u16) {
+        // SAFETY: raw is a live mbuf that this Mbuf owns, borrowed mutably.
+        unsafe { field::set_port(self.raw.as_ptr(), port) }
+    }
+
     /// The device's RSS hash; means nothing where the device gives none.
     #[inline(always)]
     pub fn rss_hash(&self) -> u32 {

@@ -35,9 +35,22 @@ impl PoolConfig {
 
     /// Bytes of DPDK memory that the pool takes, rounded up: what to ask for before EAL starts.
     pub const fn bytes(&self) -> usize {
-        // Per buffer: struct rte_mbuf and the mempool's object header, each with its padding to cache lines, and a
-        // slot in the pool's ring of pointers. Bounded from above by 320 bytes.
-        self.mbufs as usize * (self.frame_room as usize + HEADROOM as usize + 320)
+        self.mbufs as usize * self.buffer_bytes()
+    }
+
+    /// The same without hugepages, where no buffer may lie across two pages.
+    pub const fn plain_bytes(&self) -> usize {
+        let (buffer, page) = (self.buffer_bytes(), 4096);
+        match page / buffer {
+            0 => self.mbufs as usize * buffer.next_multiple_of(page),
+            per_page => (self.mbufs as usize).div_ceil(per_page) * page,
+        }
+    }
+
+    const fn buffer_bytes(&self) -> usize {
+        // struct rte_mbuf and the mempool's object header, each with its padding to cache lines, and a slot in the
+        // pool's ring of pointers. Bounded from above by 320 bytes.
+        self.frame_room as usize + HEADROOM as usize + 320
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Info {
     pub rx_checksum: bool,
     /// It can send frames of several segments, if asked to at start.
     pub tx_multi_segment: bool,
+    /// It spreads frames over receive queues by a hash of addresses or ports.
+    pub rss: bool,
 }
 
 /// How a port is started.
@@ -138,7 +140,13 @@ pub struct PortConfig {
     pub rx_checksum: bool,
     /// Frames of several segments will be sent. Drivers are faster without.
     pub tx_multi_segment: bool,
+    /// The key of the hash that spreads frames over receive queues, of which the device takes as many bytes as it
+    /// needs; `None` for its own.
+    pub rss_key: Option<[u8; RSS_KEY_MAX]>,
 }
+
+/// No device of DPDK has a longer RSS key; Intel's newer ones take 52 bytes.
+pub const RSS_KEY_MAX: usize = 64;
 
 impl Default for PortConfig {
     fn default() -> Self {
@@ -151,6 +159,7 @@ impl Default for PortConfig {
             promiscuous: true,
             rx_checksum: true,
             tx_multi_segment: false,
+            rss_key: None,
         }
     }
 }
@@ -216,6 +225,8 @@ pub(crate) struct Started {
     opened: Arc<Opened>,
     /// Where the device takes its buffers from.
     _pool: Mempool,
+    /// ethdev keeps the pointer, and drivers read it when they like.
+    _rss_key: Option<Box<[u8; RSS_KEY_MAX]>>,
 }
 
 impl Started {
@@ -317,17 +328,22 @@ impl Port {
             return Err(Error::Mtu { port: name(), min: min_mtu, max: max_mtu, want: config.mtu });
         }
 
+        let mut rss_key = config.rss_key.map(Box::new);
         {
             let _control = self.opened.eal.control();
             log::forget();
-            // SAFETY: the port is open and stopped: no queue of it exists, and `control` keeps other callers out.
-            unsafe { set_up(self.opened.id, config, pool) }.map_err(|(step, errno)| Error::Port {
-                port: name(),
-                step,
-                why: log::complaints().unwrap_or_else(|| error::words(errno)),
-            })?;
+            // SAFETY: the port is open and stopped: no queue of it exists, and `control` keeps other callers out. The
+            // key lives as long as the device runs.
+            unsafe { set_up(self.opened.id, config, rss_key.as_deref_mut(), pool) }.map_err(
+                |(step, errno)| Error::Port {
+                    port: name(),
+                    step,
+                    why: log::complaints().unwrap_or_else(|| error::words(errno)),
+                },
+            )?;
         }
-        let started = Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone() });
+        let started =
+            Arc::new(Started { opened: Arc::clone(&self.opened), _pool: pool.clone(), _rss_key: rss_key });
         self.started = Arc::downgrade(&started);
         Ok(Queues {
             rx: (0..config.rx_queues).map(|queue| RxQueue::new(&started, queue)).collect(),
@@ -422,6 +438,7 @@ fn info(id: u16) -> Result<Info, i32> {
     Ok(Info {
         rx_checksum: rx_checksum(&driver, raw.rx_offload_capa) == RX_CHECKSUM,
         tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0,
+        rss: raw.flow_type_rss_offloads & RSS_TYPES != 0,
         driver,
         numa: u32::try_from(numa).ok(),
         max_rx_queues: raw.max_rx_queues,
@@ -431,6 +448,9 @@ fn info(id: u16) -> Result<Info, i32> {
         mac: mac.addr_bytes,
     })
 }
+
+/// What RSS may hash: addresses, and ports where there are any.
+const RSS_TYPES: u64 = sys::DPDK_RSS_IP | sys::DPDK_RSS_TCP | sys::DPDK_RSS_UDP | sys::DPDK_RSS_SCTP;
 
 const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
 
@@ -450,8 +470,13 @@ const FRAME_OVERHEAD: u32 = 14 + 2 * 4 + 4;
 /// Configures, fills the queues' settings and starts; gives the step that failed and its errno.
 ///
 /// # Safety
-/// The port is open, stopped, and nobody else's for this call.
-unsafe fn set_up(id: u16, config: &PortConfig, pool: &Mempool) -> Result<(), (&'static str, i32)> {
+/// The port is open, stopped, and nobody else's for this call; `rss_key` lives until it is set up again or closed.
+unsafe fn set_up(
+    id: u16,
+    config: &PortConfig,
+    rss_key: Option<&mut [u8; RSS_KEY_MAX]>,
+    pool: &Mempool,
+) -> Result<(), (&'static str, i32)> {
     let done = |step: &'static str, errno: i32| if errno < 0 { Err((step, errno)) } else { Ok(()) };
     // SAFETY: by this function's contract; every struct handed over is filled or all-zero, which is a value of each
     // and DPDK's default; the pool outlives the port's queues, which hold it.
@@ -473,11 +498,17 @@ unsafe fn set_up(id: u16, config: &PortConfig, pool: &Mempool) -> Result<(), (&'
         if config.tx_multi_segment {
             wanted.txmode.offloads |= device.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS;
         }
-        let hashes = device.flow_type_rss_offloads
-            & (sys::DPDK_RSS_IP | sys::DPDK_RSS_TCP | sys::DPDK_RSS_UDP | sys::DPDK_RSS_SCTP);
+        let hashes = device.flow_type_rss_offloads & RSS_TYPES;
         if config.rx_queues > 1 && hashes != 0 {
             wanted.rxmode.mq_mode = sys::DPDK_MQ_RX_RSS as _;
             wanted.rx_adv_conf.rss_conf.rss_hf = hashes;
+            // A device that names no size takes no key.
+            if let Some(key) = rss_key
+                && (1..=RSS_KEY_MAX).contains(&usize::from(device.hash_key_size))
+            {
+                wanted.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+                wanted.rx_adv_conf.rss_conf.rss_key_len = device.hash_key_size;
+            }
         }
         // Configuring writes the MTU down without telling drivers that have the kernel set it.
         let mut mtu = 0;

@@ -62,6 +62,13 @@ impl Producer {
         // SAFETY: the only producer, borrowed mutably; the ring takes the pointers that it says it took.
         unsafe { burst.empty(|at, n| sys::dpdk_ring_enqueue(ring, at, n as u32) as usize) }
     }
+
+    /// Frames that fit now. Nobody else adds any, so as many will fit later, or more.
+    #[inline]
+    pub fn room(&self) -> usize {
+        // SAFETY: the ring lives as long as this end, and reading its two counters needs no more.
+        unsafe { sys::dpdk_ring_room(self.ring.raw.as_ptr()) as usize }
+    }
 }
 
 impl Consumer {

@@ -311,6 +311,34 @@ fn frames_cross_threads_and_come_home() {
 }
 
 #[test]
+fn a_ring_says_how_many_more_fit_and_a_frame_keeps_the_number_written_on_it() {
+    let pool = pool(127);
+    let (mut producer, mut consumer) = ring::channel(eal(), &format!("room{}", number()), 10).unwrap();
+    let mut burst = Burst::new();
+    for n in 0..7 {
+        let mut frame = pool.copy_of(&frame(60)).unwrap();
+        frame.set_port(0x8000 | n);
+        burst.push(frame).unwrap();
+    }
+    assert_eq!(producer.room(), 10);
+    assert_eq!(producer.send(&mut burst), 7);
+    assert_eq!(producer.room(), 3);
+    assert_eq!(consumer.receive(&mut burst), 7);
+    assert_eq!(producer.room(), 10);
+    let numbers: Vec<_> = burst.iter().map(Mbuf::port).collect();
+    assert_eq!(numbers, (0..7).map(|n| 0x8000 | n).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_device_that_names_no_size_for_a_key_starts_without_it() {
+    let pool = pool(2047);
+    let mut port = Port::open(eal(), &format!("net_null{}", 900 + number()).parse().unwrap()).unwrap();
+    assert!(port.info().rss);
+    let config = PortConfig { rx_queues: 2, tx_queues: 2, rss_key: Some([7; 64]), ..PortConfig::default() };
+    assert_eq!(port.start(&config, &pool).unwrap().rx.len(), 2);
+}
+
+#[test]
 fn a_port_tells_what_it_is_and_refuses_what_it_cannot() {
     let pool = pool(2047);
     let name = format!("net_null{}", number());

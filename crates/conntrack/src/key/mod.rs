@@ -1,6 +1,7 @@
-//! Room 2: view → FlowKey + side, and the key's hash. One key serves both directions.
+//! Room 2: view → FlowKey + side, the key's hash, and who owns the flow. One key serves both directions.
 
 pub mod hash;
+pub mod owner;
 
 use crate::fault::{Fault, planted};
 use crate::wire::icmp::request_type;

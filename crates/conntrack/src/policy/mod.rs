@@ -76,11 +76,13 @@ pub enum DropReason {
     Malformed(Reason),
     /// A fragment of a datagram that cannot be completed: it overlaps, is too long, or came twice.
     Fragment,
+    /// The ring to the worker that owns the flow, or to the one that sends on the port, was full.
+    HandOffFull,
 }
 
 impl DropReason {
     /// Every label, for metrics that start at zero.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "policy_new",
         "policy_established",
         "policy_related",
@@ -89,6 +91,7 @@ impl DropReason {
         "table_full",
         "malformed",
         "fragment",
+        "hand_off_full",
     ];
 
     /// The number of the reason's label in [`DropReason::LABELS`].
@@ -99,6 +102,7 @@ impl DropReason {
             Self::TableFull => 5,
             Self::Malformed(_) => 6,
             Self::Fragment => 7,
+            Self::HandOffFull => 8,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::event::{DestroyReason, EventKind, Events, FlowView};
 use crate::fault::{Fault, planted, slip};
 use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
+use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
 use crate::policy::{Action, Class, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
@@ -50,6 +51,9 @@ pub enum Verdict {
     Drop(DropReason),
     /// Keep the frame, in order, until an outcome releases this id or [`Tracker::take_discarded`] names it.
     Hold(HeldId),
+    /// Another worker's tracker owns the flow, or the datagram: give the frame to its [`Tracker::on_handed`], behind
+    /// those that came before it.
+    HandOff(WorkerId),
 }
 
 /// What the tracker says of one frame.
@@ -62,7 +66,8 @@ pub struct Outcome {
     /// Why it is INVALID or malformed.
     pub reason: Option<Reason>,
     pub verdict: Verdict,
-    /// The frames held under this id share this frame's verdict, and go before it.
+    /// The frames held under this id share this frame's verdict, and go before it. If that is to hand off, hand off
+    /// all of them or none.
     pub releases: Option<HeldId>,
 }
 
@@ -140,6 +145,7 @@ pub struct Tracker {
     core: Core,
     fragments: Fragments,
     sweep: Sweep,
+    owners: Owners,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -160,6 +166,17 @@ struct Core {
 struct Work<'a> {
     parsed: Parsed<'a>,
     keyed: Option<Found>,
+    /// Whose flow it is, if it is another worker's.
+    away: Option<WorkerId>,
+}
+
+/// How a burst came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// From a port: whose flows they are has not been asked.
+    ByPort,
+    /// From another worker.
+    ByRing,
 }
 
 /// A key, the side that the packet came from, and the key's hash.
@@ -196,8 +213,16 @@ impl Tracker {
             core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
+            owners: Owners::alone(),
             last: Tick(0),
         })
+    }
+
+    /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
+    /// hands off the others.
+    pub fn among(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
     }
 
     /// Tracks `frames` in order and writes one outcome for each. The result is the same as with one frame a call.
@@ -208,21 +233,60 @@ impl Tracker {
         outcomes: &mut [Outcome],
         events: &mut Events,
     ) {
+        self.on_frames(now, frames, outcomes, events, Came::ByPort);
+    }
+
+    /// As [`Tracker::on_burst`], for frames that other workers handed off. Only a datagram that was put together here
+    /// is ever handed on, to the owner of its flow, which keeps it.
+    pub fn on_handed(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+    ) {
+        self.on_frames(now, frames, outcomes, events, Came::ByRing);
+    }
+
+    /// Counts frames that were lost behind the tracker, among those that it dropped itself.
+    pub fn count_dropped(&mut self, reason: DropReason, frames: u64) {
+        self.core.counters.dropped[reason.index()] += frames;
+    }
+
+    fn on_frames(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+        came: Came,
+    ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            self.on_chunk(now, frames, outcomes, events);
+            self.on_chunk(now, frames, outcomes, events, came);
         }
     }
 
-    fn on_chunk(&mut self, now: Tick, frames: &[Frame<'_>], outcomes: &mut [Outcome], events: &mut Events) {
-        let mut burst =
-            [const { Work { parsed: Parsed::Untracked(wire::Untracked::NotIp), keyed: None } }; BURST];
+    fn on_chunk(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        outcomes: &mut [Outcome],
+        events: &mut Events,
+        came: Came,
+    ) {
+        let nothing = Parsed::Untracked(wire::Untracked::NotIp);
+        let mut burst = [Work { parsed: nothing, keyed: None, away: None }; BURST];
+        let owners = (came == Came::ByPort && self.owners.are_several()).then_some(&self.owners);
         for (frame, work) in frames.iter().zip(&mut burst) {
-            *work = self.core.read(frame);
+            *work = self.core.read(frame, owners);
         }
         self.core.fetch(&burst[..frames.len()]);
         for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
-            *outcome = self.on_frame(now, frame, work, events);
+            *outcome = match work.away {
+                None => self.on_frame(now, frame, work, events, came),
+                Some(owner) => Outcome::untold(Verdict::HandOff(owner)),
+            };
         }
     }
 
@@ -252,10 +316,17 @@ impl Tracker {
     }
 
     #[inline(always)]
-    fn on_frame(&mut self, now: Tick, frame: &Frame<'_>, work: &Work<'_>, events: &mut Events) -> Outcome {
+    fn on_frame(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        work: &Work<'_>,
+        events: &mut Events,
+        came: Came,
+    ) -> Outcome {
         match &work.parsed {
             Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
-            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events),
+            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
             Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
             Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.core.malformed(*reason),
@@ -263,29 +334,46 @@ impl Tracker {
     }
 
     /// A fragment is held until its datagram is whole; then the datagram is tracked as one packet, and all of its
-    /// fragments share the verdict.
+    /// fragments share the verdict. With several workers one of them, by what ties the fragments together, puts the
+    /// datagram together; if the flow is another's, that one gets all of it and does the same again.
     fn on_fragment(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         fragment: &wire::Fragment<'_>,
         events: &mut Events,
+        came: Came,
     ) -> Outcome {
-        let counters = &mut self.core.counters;
-        match self.fragments.add(now, fragment, frame.zone, frame.role as u8) {
+        let (zone, ingress) = (frame.zone, frame.role as u8);
+        let mut owners = None;
+        if self.owners.are_several() {
+            match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
+                (Some(owner), Came::ByPort) => return Outcome::untold(Verdict::HandOff(owner)),
+                // Whoever puts such datagrams together has done so, and found that the flow is ours.
+                (Some(_), Came::ByRing) => {}
+                (None, _) => owners = Some(&self.owners),
+            }
+        }
+        let again = owners.is_none() && self.owners.are_several();
+        let answer = match again {
+            true => self.fragments.add_again(now, fragment, zone, ingress),
+            false => self.fragments.add(now, fragment, zone, ingress),
+        };
+        match answer {
             Reassembly::Held(id) => {
-                counters.fragments_held += 1;
+                self.core.counters.fragments_held += u64::from(!again);
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, &parsed, events)
+                self.core.on_datagram(now, frame, &parsed, owners, events)
             }
             Reassembly::Complete { held, datagram } => {
-                counters.datagrams_completed += 1;
                 let parsed = wire::parse_datagram(&datagram, self.core.settings.checksum);
-                let mut outcome = self.core.on_datagram(now, frame, &parsed, events);
+                let mut outcome = self.core.on_datagram(now, frame, &parsed, owners, events);
+                let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
+                self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
                 outcome
             }
@@ -409,18 +497,22 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 1: the frame's headers, key and hash; the index line is on its way.
+    /// Stage 1: the frame's headers, key and hash, and with `owners` whose flow it is; the index line is on its way,
+    /// unless the flow is another worker's.
     #[inline(always)]
-    fn read<'a>(&self, frame: &Frame<'a>) -> Work<'a> {
+    fn read<'a>(&self, frame: &Frame<'a>, owners: Option<&Owners>) -> Work<'a> {
         let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
         let keyed = match &parsed {
             Parsed::Packet(packet) => self.key(packet, frame.zone),
             _ => None,
         };
         if let Some(found) = keyed {
+            if let Some(away) = owners.and_then(|owners| owners.elsewhere(found.hash)) {
+                return Work { parsed, keyed: None, away: Some(away) };
+            }
             self.flows.table.prefetch_bucket(found.hash);
         }
-        Work { parsed, keyed }
+        Work { parsed, keyed, away: None }
     }
 
     /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
@@ -440,17 +532,22 @@ impl Core {
         }
     }
 
-    /// Stage 3 of a datagram that was put together, or that never will be.
+    /// Stage 3 of a datagram that was put together, or that never will be. With `owners` it may be another worker's.
     fn on_datagram(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         parsed: &Parsed<'_>,
+        owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
         match parsed {
             Parsed::Packet(packet) => {
                 let keyed = self.key(packet, frame.zone);
+                let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
+                if let Some(owner) = owner {
+                    return Outcome::untold(Verdict::HandOff(owner));
+                }
                 self.on_packet(now, frame, packet, keyed, events)
             }
             Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
