@@ -14,7 +14,6 @@ import guest
 import hosts
 import packets
 import sockets
-from appliance import configuration
 from hosts import Refused, Trouble
 from outcome import Link
 from sockets import Amount
@@ -88,14 +87,6 @@ def give_to_owner(folder):
             os.chown(os.path.join(path, name), owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def has_workers(program):
-    """Whether the program knows of more than one worker."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(configuration("net_null0", "net_null1", 2, 2, "/run/none.sock"))
-        file.flush()
-        return subprocess.run([program, "config", "check", "-c", file.name], capture_output=True).returncode == 0
-
-
 def main():
     asked = words()
     # Ends through the `finally` and `with` of everything that was begun.
@@ -110,9 +101,6 @@ def main():
     def tell(text):
         print(text, file=out, flush=True)
 
-    if asked.workers > 1 and not has_workers(asked.program or asked.static):
-        tell("this program has one worker\n")
-        asked.workers = 1
     # Paths of unix sockets are short (108 bytes), and the checkout's may not be.
     with tempfile.TemporaryDirectory(prefix="ctlink-") as home:
         for link in asked.links:

@@ -15,25 +15,25 @@ STATS_SECONDS = 0.3
 
 def configuration(inside, outside, workers, queues, socket, hugepages=False):
     """Two ports inline. The policy accepts new flows from inside only, as the shipped one does."""
-    # Left out where they are what holds anyway.
-    several = f"workers = {workers}\n" if workers > 1 else ""
-    fewer = f"queues = {queues}\n" if queues < workers else ""
     return f"""\
 profile = "linux"
 mode = "inline"
-{several}
+workers = {workers}
+
 [[port]]
 name = "lan"
 device = "{inside}"
 role = "inside"
 peer = "wan"
-{fewer}
+queues = {queues}
+
 [[port]]
 name = "wan"
 device = "{outside}"
 role = "outside"
 peer = "lan"
-{fewer}
+queues = {queues}
+
 [table]
 max_entries = 65536
 

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from appliance import Appliance
+from hosts import Trouble
 from outcome import Link, judge
 from testpmd import BURST, Testpmd
 
@@ -81,6 +82,8 @@ def search(run, quick):
     waits, seconds = (QUICK_WAITS, QUICK_SECONDS) if quick else (WAITS, STEP_SECONDS)
     for wait in waits:
         sent, _, _, back = run.go(wait, seconds)
+        if not sent:
+            raise Trouble("the link took nothing from the generator: see the logs of both")
         if back != sent:
             break
         best = wait, sent / seconds
