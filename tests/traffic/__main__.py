@@ -46,7 +46,7 @@ def amount(asked, link):
     if asked.quick:
         return Amount(asked.flows, asked.flows // 10, fragments, JOINED, trials=(32, 64))
     if link == "nic":
-        return Amount(asked.flows, asked.flows // 10, trials=(8, 16, 32))
+        return Amount(asked.flows, asked.flows // 10, trials=(16, 32))
     return Amount(asked.flows, asked.flows, fragments, JOINED)
 
 

@@ -37,6 +37,18 @@ queues = {queues}
 [table]
 max_entries = 65536
 
+# The listing comes after the last packet, however slow the machine is: nothing may have ended by then.
+[timeouts]
+tcp.fin_wait = "1h"
+tcp.close_wait = "1h"
+tcp.last_ack = "1h"
+tcp.time_wait = "1h"
+tcp.close = "1h"
+udp.unreplied = "1h"
+udp.stream = "1h"
+icmp = "1h"
+icmpv6 = "1h"
+
 [eal]
 hugepages = {str(hugepages).lower()}
 
