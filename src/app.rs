@@ -214,7 +214,7 @@ fn serve(
     let ports = Arc::new(ports);
     let appliance = Appliance {
         info: info(config, shares, &ports),
-        settings: config.settings,
+        config: config.clone(),
         workers: ends,
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
@@ -322,6 +322,7 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
         profile: profile_word(config.settings.profile).to_owned(),
         mode: mode_word(config.mode).to_owned(),
         pid: std::process::id(),
+        boot_unix_ms: 0,
         uptime_secs: 0,
         workers: shares.len() as u32,
         table_max_entries: (0..shares.len()).map(entries).sum(),

@@ -92,6 +92,11 @@ impl Replay {
         self.start_ns.unwrap_or(0) / 1_000_000
     }
 
+    /// The clock as it stands, in milliseconds since 1970.
+    pub fn now_unix_ms(&self) -> u64 {
+        self.start_unix_ms().saturating_add(self.now.as_millis())
+    }
+
     /// Plays packets up to `until` after the first one (all without it), then sets the clock to `until`. Each event is
     /// told with the capture's start in milliseconds since 1970; `progress` hears how much of the file is done.
     /// After an error the table is as the packets before it left it.

@@ -157,7 +157,14 @@ fn operators_ask_and_change_over_the_socket() {
         ("PUT", "/v1/timeouts", r#"{"name":"tcp.established"}"#, 400),
         ("PUT", "/v1/timeouts", "{", 400),
         ("GET", "/v1/nothing", "", 404),
-        ("DELETE", "/v1/flows", "", 405),
+        ("POST", "/v1/flows", "", 405),
+        ("GET", "/v1/flows?colour=red", "", 400),
+        ("GET", "/v1/flows?proto=tpc", "", 400),
+        ("GET", "/v1/flows?events=NEW", "", 400),
+        ("GET", "/v1/events?src=10.0.0.1&dst=::1", "", 400),
+        ("PATCH", "/v1/flows", "{}", 400),
+        ("PATCH", "/v1/flows", r#"{"mark":"five"}"#, 400),
+        ("PATCH", "/v1/flows", r#"{"timeout":"soon"}"#, 400),
     ] {
         assert_eq!(ask(method, path, body).0, status, "{method} {path}");
     }

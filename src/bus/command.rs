@@ -6,7 +6,7 @@ use conntrack::policy::Policy;
 use conntrack::tick::{Tick, Ticks};
 use conntrack::track::settings::Settings;
 use conntrack::track::timeout::TimeoutKey;
-use conntrack::tracker::{Cursor, OnFull};
+use conntrack::tracker::{Cursor, Edit, OnFull};
 
 use super::report::Snapshot;
 
@@ -24,8 +24,12 @@ pub enum Command {
     Page(Box<Page>),
     /// End flows, a slice between two bursts.
     Flush(Flush),
+    /// Delete or change flows, a slice between two bursts.
+    Edit(Box<Edits>),
     /// Change one timeout.
     SetTimeout { key: TimeoutKey, value: Ticks },
+    /// Change every switch and timeout at once, between two bursts.
+    Settings(Box<Settings>),
     /// Change every switch and the policy at once, between two bursts.
     Configure(Box<Rules>),
     /// Copy the counters out.
@@ -51,6 +55,25 @@ impl Page {
     /// An empty page for up to `capacity` flows, from the table's start.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { from: Some(Cursor::default()), flows: Vec::with_capacity(capacity), at: Tick::default() }
+    }
+}
+
+/// Flows to do one thing to. What was done stands in the places before [`Edits::done`], as copies made then; flows that
+/// are gone are passed over.
+#[derive(Debug)]
+pub struct Edits {
+    pub edit: Edit,
+    /// As a page showed them.
+    pub flows: Vec<FlowView>,
+    /// The next one to look at.
+    pub next: usize,
+    pub done: usize,
+}
+
+impl Edits {
+    /// Nothing done yet.
+    pub fn new(edit: Edit, flows: Vec<FlowView>) -> Self {
+        Self { edit, flows, next: 0, done: 0 }
     }
 }
 

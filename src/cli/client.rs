@@ -57,38 +57,83 @@ impl Client {
         self.whole(method, path, body.into())
     }
 
-    /// Whether the appliance runs the classic profile.
-    pub(super) fn is_classic(&self) -> Result<bool, Failure> {
-        Ok(self.get::<Info>("/v1/info")?.profile == "classic")
+    /// Reads a text.
+    pub(super) fn text(&self, path: &str) -> Result<String, Failure> {
+        self.runtime.block_on(async {
+            let response = self.ask(Method::GET, path, Bytes::new()).await?;
+            Ok(String::from_utf8_lossy(&collect(response).await?).into_owned())
+        })
+    }
+
+    /// Which appliance answers.
+    pub(super) fn info(&self) -> Result<Info, Failure> {
+        self.get("/v1/info")
     }
 
     /// Reads lines of JSON as they come, until the appliance ends the stream.
     pub(super) fn lines<T: DeserializeOwned>(
         &self,
         path: &str,
+        on_line: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.runtime.block_on(self.read_lines(Method::GET, path, Bytes::new(), on_line))
+    }
+
+    /// As [`Client::lines`], of what a request with a body did.
+    pub(super) fn send_lines<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        on_line: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Failed(error.to_string()))?;
+        self.runtime.block_on(self.read_lines(method, path, body.into(), on_line))
+    }
+
+    /// As [`Client::lines`], until Ctrl-C (SIGINT): gives whether that came first.
+    pub(super) fn lines_until_interrupt<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        on_line: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<bool, Failure> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                interrupt = tokio::signal::ctrl_c() => {
+                    interrupt.map_err(|error| Failure::Failed(format!("signals cannot be received: {error}")))?;
+                    Ok(true)
+                }
+                ended = self.read_lines(Method::GET, path, Bytes::new(), on_line) => ended.map(|()| false),
+            }
+        })
+    }
+
+    async fn read_lines<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
         mut on_line: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.runtime.block_on(async {
-            let mut body = self.ask(Method::GET, path, Bytes::new()).await?.into_body();
-            let mut rest: Vec<u8> = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| broken_off(&error))?;
-                let Some(data) = frame.data_ref() else { continue };
-                rest.extend_from_slice(data);
-                let mut done = 0;
-                while let Some(len) = rest[done..].iter().position(|&byte| byte == b'\n') {
-                    on_line(read(&rest[done..done + len])?)?;
-                    done += len + 1;
-                }
-                rest.drain(..done);
-                if rest.len() > LINE_BYTES {
-                    return Err(Failure::Failed(
-                        "the answer has a line without an end: is the socket another program's?".to_owned(),
-                    ));
-                }
+        let mut body = self.ask(method, path, body).await?.into_body();
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken_off(&error))?;
+            let Some(data) = frame.data_ref() else { continue };
+            rest.extend_from_slice(data);
+            let mut done = 0;
+            while let Some(len) = rest[done..].iter().position(|&byte| byte == b'\n') {
+                on_line(read(&rest[done..done + len])?)?;
+                done += len + 1;
             }
-            Ok(())
-        })
+            rest.drain(..done);
+            if rest.len() > LINE_BYTES {
+                return Err(Failure::Failed(
+                    "the answer has a line without an end: is the socket another program's?".to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn whole<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {

@@ -5,67 +5,107 @@ use std::io::{self, Write};
 use conntrack::event::{EventKind, FlowView};
 
 use super::client::Client;
-use super::{Ask, Done, Failure};
+use super::{Ask, Done, Failure, Voice};
 use crate::control::schema;
-use crate::format::{EventLine, Layout, Output};
+use crate::filter::Filter;
+use crate::format::{EventLine, Layout, Output, SaveLine, Since, Style, XML_END, XML_HEAD, XmlFlow};
 
-/// An array has no end while events still come.
+/// An array has no end while events still come, and a table's columns are a flow's.
 pub(super) fn refuse_array(output: Output) -> Done {
-    if output.layout == Layout::Json {
-        return Err(Failure::Usage("events come one by one: give -o jsonl".to_owned()));
+    match output.layout {
+        Layout::Json => Err(Failure::Usage("events come one by one: give -o jsonl".to_owned())),
+        Layout::Table => {
+            Err(Failure::Usage("events are no table: leave -o table out, or give -o jsonl".to_owned()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Prints one event as a line of text; `unix_ms` is its wall-clock time.
+/// Prints one event as a line; `unix_ms` is its wall-clock time.
 pub(super) fn print(
     out: &mut impl Write,
     kind: EventKind,
     view: &FlowView,
     unix_ms: u64,
     output: Output,
-    classic: bool,
+    style: Style,
 ) -> io::Result<()> {
+    let style = Style { when: output.timestamp.then_some(unix_ms), ..style };
+    match output.layout {
+        Layout::Xml => return writeln!(out, "{}", XmlFlow(Some(kind), view, style)),
+        Layout::Save => return writeln!(out, "{}", SaveLine(Some(kind), view, style)),
+        Layout::Text | Layout::Table | Layout::Json | Layout::JsonLines => {}
+    }
     if output.timestamp {
         // As `conntrack -E -o timestamp`: seconds, six digits, a tab.
         write!(out, "[{}.{:06}]\t", unix_ms / 1000, unix_ms % 1000 * 1000)?;
     }
-    writeln!(out, "{}", EventLine(kind, view, output.style(classic)))
+    writeln!(out, "{}", EventLine(kind, view, style))
 }
 
-pub(super) fn follow(ask: &Ask, output: Output) -> Done {
+pub(super) fn follow(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -> Done {
     refuse_array(output)?;
     let client = Client::new(&ask.socket)?;
-    let classic = client.is_classic()?;
+    let info = client.info()?;
+    let style = Style {
+        operator: (voice == Voice::Letters).then_some(info.pid),
+        ..output.style(info.profile == "classic")
+    };
     let mut out = io::stdout().lock();
-    client.lines("/v1/events", |event: schema::EventLine| {
-        if output.layout == Layout::JsonLines {
-            serde_json::to_writer(&mut out, &event).map_err(io::Error::from)?;
-            out.write_all(b"\n")?;
-        } else {
-            told(&mut out, &event, output, classic)?;
-        }
-        Ok(out.flush()?)
-    })?;
-    Err(Failure::Failed("the appliance has stopped: no more events".to_owned()))
+    let mut shown = 0_u64;
+    let interrupted = client.lines_until_interrupt(
+        &format!("/v1/events{}", filter.query()),
+        |event: schema::EventLine| {
+            if let schema::EventLine::Lost { count } = event {
+                // Not among the events: scripts read those.
+                writeln!(
+                    io::stderr(),
+                    "dpdk-conntrack: {count} events were lost here: read faster, or follow with -o jsonl"
+                )?;
+                if output.layout != Layout::JsonLines {
+                    return Ok(());
+                }
+            }
+            if output.layout == Layout::JsonLines {
+                serde_json::to_writer(&mut out, &event).map_err(io::Error::from)?;
+                out.write_all(b"\n")?;
+            } else {
+                if output.layout == Layout::Xml && shown == 0 {
+                    writeln!(out, "{XML_HEAD}")?;
+                }
+                told(&mut out, &event, output, style, info.boot_unix_ms)?;
+            }
+            shown += 1;
+            Ok(out.flush()?)
+        },
+    )?;
+    if output.layout == Layout::Xml && shown > 0 {
+        writeln!(out, "{XML_END}")?;
+    }
+    if !interrupted {
+        return Err(Failure::Failed("the appliance has stopped: no more events".to_owned()));
+    }
+    voice.say(&format!("{shown} flow events have been shown."))
 }
 
-fn told(out: &mut impl Write, event: &schema::EventLine, output: Output, classic: bool) -> Done {
+fn told(
+    out: &mut impl Write,
+    event: &schema::EventLine,
+    output: Output,
+    style: Style,
+    boot_unix_ms: u64,
+) -> Done {
     use schema::EventLine::{Destroy, Lost, New, Update};
     let (unix_ms, flow) = match event {
-        New { unix_ms, flow } | Update { unix_ms, flow } | Destroy { unix_ms, flow, .. } => (*unix_ms, flow),
-        Lost { count } => {
-            // Not among the events: scripts read those.
-            writeln!(
-                io::stderr(),
-                "dpdk-conntrack: {count} events were lost here: read faster, or follow with -o jsonl"
-            )?;
-            return Ok(());
+        New { unix_ms, flow } | Update { unix_ms, flow, .. } | Destroy { unix_ms, flow, .. } => {
+            (*unix_ms, flow)
         }
+        Lost { .. } => return Ok(()),
     };
     let kind = event.kind().ok_or_else(|| {
         Failure::Failed("an event of a kind that this version does not know: update this program".to_owned())
     })?;
     let view = flow.to_view().map_err(|error| Failure::Failed(error.to_string()))?;
-    Ok(print(out, kind, &view, unix_ms, output, classic)?)
+    let since = output.since.then_some(Since { boot_unix_ms, now_unix_ms: unix_ms });
+    Ok(print(out, kind, &view, unix_ms, output, Style { since, ..style })?)
 }

@@ -2,21 +2,33 @@
 //! Owns arguments and what is printed for people; decides nothing about packets.
 
 mod client;
+mod edit;
 mod events;
+mod filter;
+mod letters;
 mod list;
 mod replay;
 mod run;
+mod shell;
 mod stats;
+mod summary;
 mod timeout;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::config::diff::{Difference, differences};
+use crate::config::duration::parse_span;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_SOCKET};
+use crate::control::schema::Change;
+use crate::filter::MaskedMark;
 use crate::format::Output;
+use filter::{FilterWords, KindsWord, MarkWord};
 
 /// Why a command failed, and with which exit code.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +36,9 @@ enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Exit code 1, as `conntrack`; what was done has been said.
+    #[error("no flow matches")]
+    NothingMatched,
     /// Exit code 2: the words or the configuration are wrong.
     #[error("{0}")]
     Usage(String),
@@ -42,7 +57,7 @@ impl Failure {
         match self {
             // `list | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Failed(_) | Self::Output(_) => 1,
+            Self::Failed(_) | Self::NothingMatched | Self::Output(_) => 1,
             Self::Usage(_) => 2,
             Self::NotRunning(_) => 3,
         }
@@ -57,6 +72,25 @@ impl From<ConfigError> for Failure {
 
 type Done = Result<(), Failure>;
 
+/// Whose words stand beside the output, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Own,
+    /// The letters speak as the `conntrack` whose output they copy.
+    Letters,
+}
+
+impl Voice {
+    fn say(self, sentence: &str) -> Done {
+        let mut err = io::stderr();
+        match self {
+            Self::Own => writeln!(err, "dpdk-conntrack v{}: {sentence}", env!("CARGO_PKG_VERSION"))?,
+            Self::Letters => writeln!(err, "conntrack v1.4.7 (conntrack-tools): {sentence}")?,
+        }
+        Ok(())
+    }
+}
+
 /// Connection tracking appliance on DPDK that agrees with Linux conntrack.
 #[derive(Debug, Parser)]
 #[command(name = "dpdk-conntrack", version, max_term_width = 110, after_help = EXIT_CODES)]
@@ -65,8 +99,11 @@ struct Words {
     command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the appliance does not answer.";
+const EXIT_CODES: &str = "\
+conntrack's own letters are understood as well and print what conntrack prints:
+  -L list   -E events   -C count   -S counters   -D delete   -F flush   -U update   (`dpdk-conntrack -L --help`)
+
+Exit codes: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration, 3 the appliance does not answer.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -80,6 +117,10 @@ enum Command {
         ask: Ask,
         #[command(flatten)]
         form: FormWords,
+        #[command(flatten)]
+        filter: Box<FilterWords>,
+        #[command(flatten)]
+        mark: MarkWord,
     },
     /// Follow flows as they begin, change and end
     Events {
@@ -87,6 +128,12 @@ enum Command {
         ask: Ask,
         #[command(flatten)]
         form: FormWords,
+        #[command(flatten)]
+        filter: Box<FilterWords>,
+        #[command(flatten)]
+        mark: MarkWord,
+        #[command(flatten)]
+        kinds: KindsWord,
     },
     /// Print counters of table, workers and ports
     Stats {
@@ -97,7 +144,36 @@ enum Command {
         output: stats::Form,
     },
     /// Print the number of flows
-    Count(Ask),
+    Count {
+        #[command(flatten)]
+        ask: Ask,
+        #[command(flatten)]
+        filter: Box<FilterWords>,
+        #[command(flatten)]
+        mark: MarkWord,
+    },
+    /// End flows, and print each as it was
+    Delete {
+        #[command(flatten)]
+        ask: Ask,
+        #[command(flatten)]
+        form: FormWords,
+        #[command(flatten)]
+        filter: Box<FilterWords>,
+        #[command(flatten)]
+        mark: MarkWord,
+    },
+    /// Change the mark or the time left of flows, and print each as it is now
+    Update {
+        #[command(flatten)]
+        ask: Ask,
+        #[command(flatten)]
+        form: FormWords,
+        #[command(flatten)]
+        filter: Box<FilterWords>,
+        #[command(flatten)]
+        change: ChangeWords,
+    },
     /// Show timeouts, or change one while traffic runs
     #[command(subcommand)]
     Timeout(timeout::Timeout),
@@ -108,6 +184,35 @@ enum Command {
     /// Look at a configuration file without starting anything
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print how many flows are in which state, by protocol
+    Summary {
+        #[command(flatten)]
+        ask: Ask,
+        /// text or json
+        #[arg(short, long, value_name = "WORD", default_value = "text")]
+        output: stats::Form,
+    },
+    /// Print what each worker does
+    Workers {
+        #[command(flatten)]
+        ask: Ask,
+        /// Watch for so long; json has totals since the start instead
+        #[arg(short, long, value_name = "SPAN", default_value = "1s", value_parser = parse_span)]
+        interval: Duration,
+        /// text or json
+        #[arg(short, long, value_name = "WORD", default_value = "text")]
+        output: stats::Form,
+    },
+    /// Print a script that completes these words in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages, this program's and one for each subcommand
+    Man {
+        /// An existing folder
+        folder: PathBuf,
+    },
     /// Print the versions of this program and of DPDK
     Version,
 }
@@ -118,6 +223,16 @@ enum ConfigCommand {
     Check(ConfigFile),
     /// Print the whole configuration, defaults included, as a file
     Show(ConfigFile),
+    /// Print what the file sets otherwise than the defaults, or than a running appliance has it
+    Diff {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Compare with the appliance that runs; changes made since its start count
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 /// Which appliance to ask.
@@ -131,10 +246,22 @@ struct Ask {
 /// How flows are printed.
 #[derive(Debug, Args)]
 struct FormWords {
-    /// classic, conntrack or proc for the lines' form (the profile's by default), extended, id, timestamp for
-    /// columns, or json or jsonl; several with commas between
+    /// classic, conntrack or proc for the lines' form (the profile's by default), extended, id, timestamp, ktimestamp
+    /// for columns, or table, xml, save, json or jsonl; several with commas between
     #[arg(short, long, value_name = "WORDS")]
     output: Option<Output>,
+}
+
+/// What becomes of a flow.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct ChangeWords {
+    /// The new mark; with a mask, its bits are cleared and the mark is XORed in, as `conntrack -U` does
+    #[arg(short = 'm', long, value_name = "MARK[/MASK]")]
+    mark: Option<MaskedMark>,
+    /// The time left, such as 90s, until the flow's next packet sets it anew
+    #[arg(short = 't', long, value_name = "SPAN")]
+    timeout: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -152,12 +279,17 @@ impl ConfigFile {
 
 /// Runs the program by its arguments.
 pub fn main() -> ExitCode {
-    let words = Words::parse();
-    let failure = match dispatch(words.command) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let done = if letters::are_meant(&arguments) {
+        letters::run(&arguments)
+    } else {
+        dispatch(Words::parse_from(arguments).command)
+    };
+    let failure = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };
-    if failure.code() != 0 {
+    if failure.code() != 0 && !matches!(failure, Failure::NothingMatched) {
         // Nobody is left to tell if standard error is closed as well.
         let _ = writeln!(io::stderr(), "dpdk-conntrack: {failure}");
     }
@@ -168,12 +300,31 @@ fn dispatch(command: Command) -> Done {
     match command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
-        Command::List { ask, form } => list::list(&ask, form.output.unwrap_or_default()),
-        Command::Events { ask, form } => events::follow(&ask, form.output.unwrap_or_default()),
+        Command::List { ask, form, filter, mark } => {
+            list::list(&ask, &filter.with_mark(mark)?, form.output.unwrap_or_default(), Voice::Own)
+        }
+        Command::Events { ask, form, filter, mark, kinds } => {
+            let filter = filter.with_events(mark, kinds)?;
+            events::follow(&ask, &filter, form.output.unwrap_or_default(), Voice::Own)
+        }
+        Command::Delete { ask, form, filter, mark } => {
+            let filter = filter.with_mark(mark)?;
+            if filter.is_empty() {
+                return Err(Failure::Usage(
+                    "every flow would go: say which ones, or end them all with `dpdk-conntrack flush`"
+                        .to_owned(),
+                ));
+            }
+            edit::delete(&ask, &filter, form.output.unwrap_or_default(), Voice::Own)
+        }
+        Command::Update { ask, form, filter, change } => {
+            let change = Change { mark: change.mark, timeout: change.timeout };
+            edit::update(&ask, &filter.filter()?, &change, form.output.unwrap_or_default(), Voice::Own)
+        }
         Command::Stats { ask, output } => stats::stats(&ask, output),
-        Command::Count(ask) => stats::count(&ask),
+        Command::Count { ask, filter, mark } => stats::count(&ask, &filter.with_mark(mark)?),
         Command::Timeout(timeout) => timeout.run(),
-        Command::Flush(ask) => list::flush(&ask),
+        Command::Flush(ask) => edit::flush(&ask, Voice::Own),
         Command::Doctor(file) => run::doctor(&file),
         Command::Config(ConfigCommand::Check(file)) => {
             let config = file.load()?;
@@ -185,11 +336,38 @@ fn dispatch(command: Command) -> Done {
             let config = file.load()?;
             Ok(write!(io::stdout(), "{}", config.to_toml())?)
         }
+        Command::Config(ConfigCommand::Diff { file, running, ask }) => {
+            let config = file.load()?;
+            let before = if running {
+                client::Client::new(&ask.socket)?.text("/v1/config")?
+            } else {
+                config.defaults()?.to_toml()
+            };
+            diff(&before, &config.to_toml())
+        }
+        Command::Summary { ask, output } => summary::summary(&ask, output),
+        Command::Workers { ask, interval, output } => summary::workers(&ask, interval, output),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(&folder),
         Command::Version => {
             let own = env!("CARGO_PKG_VERSION");
             Ok(writeln!(io::stdout(), "dpdk-conntrack {own}, {}", dpdk::eal::version())?)
         }
     }
+}
+
+/// `-` and `+` as in a patch, a key each.
+fn diff(before: &str, after: &str) -> Done {
+    let differences = differences(before, after)?;
+    let mut out = io::stdout().lock();
+    for Difference { key, here, there } in &differences {
+        for (sign, value) in [('-', here), ('+', there)] {
+            if let Some(value) = value {
+                writeln!(out, "{sign} {key} = {value}")?;
+            }
+        }
+    }
+    Voice::Own.say(&format!("{} keys differ.", differences.len()))
 }
 
 #[cfg(test)]

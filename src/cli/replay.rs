@@ -15,7 +15,7 @@ use crate::config::duration::parse_span;
 use crate::config::names::parse_setting;
 use crate::control::schema::EventLine;
 use crate::driver::capture::Capture;
-use crate::format::Layout;
+use crate::format::{Layout, Since, Style};
 use crate::replay::{self, ReplayError};
 
 #[derive(Debug, Args)]
@@ -88,6 +88,12 @@ impl Replay {
         let output = self.form.output.unwrap_or_default();
         if self.events {
             events::refuse_array(output)?;
+            if output.layout == Layout::Xml {
+                return Err(Failure::Usage(
+                    "events and a table are two XML documents: give -o jsonl, or leave --events out"
+                        .to_owned(),
+                ));
+            }
         }
         let options = self.options()?;
         let classic = options.settings.profile == Profile::Classic;
@@ -103,9 +109,11 @@ impl Replay {
         let bar = progress(&self.file);
         let mut out = BufWriter::new(io::stdout().lock());
         let told = |start_unix_ms: u64, event: &conntrack::event::Event| match output.layout {
-            Layout::Text => {
+            Layout::Text | Layout::Xml | Layout::Save | Layout::Table => {
                 let unix_ms = start_unix_ms + event.at.as_millis();
-                events::print(&mut out, event.kind, &event.flow, unix_ms, output, classic)
+                let since = Since { boot_unix_ms: start_unix_ms, now_unix_ms: unix_ms };
+                let style = Style { since: output.since.then_some(since), ..output.style(classic) };
+                events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
             Layout::Json | Layout::JsonLines => {
                 serde_json::to_writer(&mut out, &EventLine::new(event, classic, start_unix_ms))?;
@@ -119,6 +127,7 @@ impl Replay {
         }
         // A capture that was cut off has been played as far as it goes: the table is shown, then the error.
         let mut listing = Listing::new(&mut out, output, classic);
+        listing.reckon(Since { boot_unix_ms: replay.start_unix_ms(), now_unix_ms: replay.now_unix_ms() });
         replay.each_flow(|view| listing.view(view))?;
         let shown = listing.end()?;
         drop(out);

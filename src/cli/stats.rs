@@ -7,7 +7,8 @@ use clap::ValueEnum;
 
 use super::client::Client;
 use super::{Ask, Done};
-use crate::control::schema::{PortStats, Stats, WorkerStats};
+use crate::control::schema::{Counted, PortStats, Stats, WorkerStats};
+use crate::filter::Filter;
 
 /// How counters are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,9 +17,14 @@ pub(super) enum Form {
     Json,
 }
 
-pub(super) fn count(ask: &Ask) -> Done {
-    let stats: Stats = Client::new(&ask.socket)?.get("/v1/stats")?;
-    Ok(writeln!(io::stdout(), "{}", stats.entries)?)
+pub(super) fn count(ask: &Ask, filter: &Filter) -> Done {
+    let client = Client::new(&ask.socket)?;
+    let flows = if filter.is_empty() {
+        client.get::<Stats>("/v1/stats")?.entries
+    } else {
+        client.get::<Counted>(&format!("/v1/count{}", filter.query()))?.flows
+    };
+    Ok(writeln!(io::stdout(), "{flows}")?)
 }
 
 pub(super) fn stats(ask: &Ask, form: Form) -> Done {

@@ -559,6 +559,7 @@ fn rule(row: &Spanned<PolicyFile>) -> Checked<Rule> {
             );
         }
     }
+    let mark = row.mark.as_ref().map_or(Ok(0), |mark| flow_mark(mark, classes, action))?;
     Ok(Rule {
         from: match row.from {
             None | Some(FromWord::Any) => None,
@@ -568,7 +569,28 @@ fn rule(row: &Spanned<PolicyFile>) -> Checked<Rule> {
         classes,
         new_needs_syn: row.new_needs_syn.as_ref().is_some_and(|wanted| *wanted.get_ref()),
         action,
+        mark,
     })
+}
+
+/// A mark is given once, to the flow that a packet begins.
+fn flow_mark(mark: &Spanned<i64>, classes: u8, action: Action) -> Checked<u32> {
+    let Ok(value) = u32::try_from(*mark.get_ref()) else {
+        return problem(mark, "a mark has 32 bits: give a number from 0 to 4294967295 (0xffffffff)");
+    };
+    if classes & Class::New.bit() == 0 {
+        return problem(
+            mark,
+            "a connection gets its mark with its first packet: add \"new\" to `state`, or remove mark",
+        );
+    }
+    if action == Action::Drop {
+        return problem(
+            mark,
+            "what is dropped leaves no connection to mark: set action = \"accept\", or remove mark",
+        );
+    }
+    Ok(value)
 }
 
 fn class(word: ClassWord) -> Class {

@@ -58,6 +58,7 @@ pub(super) struct PolicyFile {
     pub(super) state: Option<Spanned<Vec<ClassWord>>>,
     #[serde(alias = "syn_only")]
     pub(super) new_needs_syn: Option<Spanned<bool>>,
+    pub(super) mark: Option<Spanned<i64>>,
     pub(super) action: ActionWord,
 }
 

@@ -2,11 +2,13 @@
 //! Sees no packet and no DPDK; what it hands out is complete and has been checked across keys.
 
 mod check;
+pub mod diff;
 pub mod duration;
 mod error;
 mod file;
 pub mod names;
 pub(crate) mod print;
+pub mod sysctl;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,7 @@ impl PolicyRows {
             classes: classes.iter().fold(0, |bits, &class| bits | 1 << class as u8),
             new_needs_syn: false,
             action: Action::Accept,
+            mark: 0,
         };
         Self {
             rules: vec![

@@ -56,6 +56,9 @@ pub(super) fn toml(config: &Config) -> String {
         if rule.new_needs_syn {
             line("new_needs_syn = true".to_owned());
         }
+        if rule.mark != 0 {
+            line(format!("mark = {}", rule.mark));
+        }
         line(format!("action = {}", quoted(action_word(rule.action))));
     }
 

@@ -266,13 +266,15 @@ fn rows_of_the_file_replace_the_shipped_policy() {
                 from: Some(Role::Inside),
                 classes: bit(Class::New),
                 new_needs_syn: true,
-                action: Action::Accept
+                action: Action::Accept,
+                mark: 0
             },
             Rule {
                 from: None,
                 classes: bit(Class::New) | bit(Class::Invalid),
                 new_needs_syn: false,
-                action: Action::Drop
+                action: Action::Drop,
+                mark: 0
             },
         ]
     );

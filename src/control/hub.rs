@@ -11,6 +11,7 @@ use super::desk::{NoAnswer, Workers};
 use super::schema::EventLine;
 use crate::bus::EVENTS;
 use crate::bus::command::Command;
+use conntrack::event::Event;
 
 /// Lines that a reader may be behind before it loses some.
 const BACKLOG: usize = 2 * EVENTS;
@@ -20,7 +21,11 @@ const PERIOD: Duration = Duration::from_millis(10);
 
 /// One line of JSON, made once for all readers.
 #[derive(Clone, Debug)]
-pub(super) struct Line(pub(super) Bytes);
+pub(super) struct Line {
+    pub(super) json: Bytes,
+    /// What each reader's filter looks at; `None` for lines that every reader gets.
+    pub(super) event: Option<Arc<Event>>,
+}
 
 /// The readers.
 #[derive(Debug)]
@@ -58,13 +63,13 @@ impl Hub {
                     // Bounded by one ring's worth, so that a storm of events does not starve the other requests.
                     for _ in 0..EVENTS {
                         let Some(event) = workers.next_event(worker) else { break };
-                        self.say(&EventLine::new(&event, classic, boot_unix_ms));
+                        self.say(&EventLine::new(&event, classic, boot_unix_ms), Some(Arc::new(event)));
                     }
                     tokio::task::yield_now().await;
                 }
                 let lost_now = workers.events_lost();
                 if lost_now > lost {
-                    self.say(&EventLine::Lost { count: lost_now - lost });
+                    self.say(&EventLine::Lost { count: lost_now - lost }, None);
                     lost = lost_now;
                 }
                 if self.lines.receiver_count() == 0 && self.stop_if_alone(&workers).await {
@@ -75,9 +80,9 @@ impl Hub {
         }
     }
 
-    fn say(&self, line: &EventLine) {
+    fn say(&self, line: &EventLine, event: Option<Arc<Event>>) {
         // Nobody may be left to hear it.
-        let _ = self.lines.send(Line(json_line(line)));
+        let _ = self.lines.send(Line { json: json_line(line), event });
     }
 
     async fn stop_if_alone(&self, workers: &Workers) -> bool {

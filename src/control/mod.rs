@@ -2,6 +2,7 @@
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
 mod desk;
+mod flows;
 mod hub;
 mod routes;
 pub mod schema;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
+use crate::config::Config;
 use desk::Workers;
 use hub::Hub;
 use schema::{Info, PortStats, Stats};
@@ -31,9 +33,10 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// What control is told at the start, and the doors to what it may not see.
 pub struct Appliance {
-    /// `uptime_secs` is filled in at each reading.
+    /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
     pub info: Info,
-    pub settings: Settings,
+    /// As the file has it; its settings are those of the start.
+    pub config: Config,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     /// Asks the drivers.
@@ -65,12 +68,12 @@ pub async fn serve(
 ) -> Result<(), ControlError> {
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
     let hub = Arc::new(Hub::new());
-    let classic = appliance.settings.profile == Profile::Classic;
+    let classic = appliance.config.settings.profile == Profile::Classic;
     let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
     let state = Arc::new(State {
         classic,
         hub,
-        settings: Mutex::new(appliance.settings),
+        settings: Mutex::new(appliance.config.settings),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         started: Instant::now(),
@@ -113,8 +116,17 @@ impl State {
         stats
     }
 
+    /// After an operator's change: who asks next sees it.
+    async fn ask_afresh(&self) {
+        *self.observed.lock().await = None;
+    }
+
     fn info(&self) -> Info {
-        Info { uptime_secs: self.started.elapsed().as_secs(), ..self.appliance.info.clone() }
+        Info {
+            uptime_secs: self.started.elapsed().as_secs(),
+            boot_unix_ms: self.appliance.boot_unix_ms,
+            ..self.appliance.info.clone()
+        }
     }
 
     fn settings(&self) -> Settings {

@@ -4,24 +4,26 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{Request, State as Shared};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::State;
 use super::desk::NoAnswer;
-use super::hub::{json_line, write_line};
-use super::schema::{EventLine, Flow, Flushed, Problem, SetTimeout, TimeoutRow};
-use crate::bus::command::{Command, Flush, Page};
-use crate::config::names;
+use super::hub::{Line, json_line};
+use super::schema::{EventLine, Flushed, Problem, SetSysctls, SetTimeout, TimeoutRow};
+use super::{State, flows};
+use crate::bus::command::{Command, Flush};
+use crate::config::diff::differences;
+use crate::config::{Config, TrackingOptions, names, sysctl};
+use crate::filter::Filter;
 use crate::telemetry::prometheus;
 
 /// The longest request body.
@@ -30,26 +32,23 @@ const BODY_BYTES: usize = 64 << 10;
 /// How long a client may take for its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Flows that a worker copies out for one question; some 0.6 MB.
-const PAGE_FLOWS: usize = 4096;
-
 /// Parts of a listing that may wait for a slow reader.
-const PARTS: usize = 2;
+pub(super) const PARTS: usize = 2;
 
 /// Events that are put together into one write.
 const EVENTS_PER_WRITE: usize = 256;
-
-/// How long a reader of a listing may take for one part; then it is given up.
-const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What operators may ask, on the unix socket.
 pub(super) fn operators(state: Arc<State>) -> Router {
     Router::new()
         .route("/v1/info", get(info))
         .route("/v1/stats", get(stats))
-        .route("/v1/flows", get(flows))
+        .route("/v1/flows", get(flows::list).delete(flows::delete).patch(flows::update))
+        .route("/v1/count", get(flows::count))
         .route("/v1/events", get(events))
+        .route("/v1/config", get(config))
         .route("/v1/timeouts", get(timeouts).put(set_timeout))
+        .route("/v1/sysctls", put(set_sysctls))
         .route("/v1/flush", post(flush))
         .route("/metrics", get(metrics))
         .fallback(nothing_here)
@@ -68,7 +67,7 @@ async fn nothing_here() -> Response {
     )
 }
 
-fn problem(status: StatusCode, error: impl ToString) -> Response {
+pub(super) fn problem(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Problem { error: error.to_string() })).into_response()
 }
 
@@ -80,6 +79,12 @@ impl IntoResponse for NoAnswer {
 
 async fn info(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.info()).into_response()
+}
+
+/// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
+async fn config(Shared(state): Shared<Arc<State>>) -> Response {
+    let running = Config { settings: state.settings(), ..state.appliance.config.clone() };
+    ([(header::CONTENT_TYPE, "application/toml")], running.to_toml()).into_response()
 }
 
 async fn stats(Shared(state): Shared<Arc<State>>) -> Response {
@@ -95,58 +100,28 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 /// A body of JSON lines that comes part by part; dropping the sender ends it.
-fn lines(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Response {
+pub(super) fn lines(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Response {
     let body = Body::from_stream(ReceiverStream::new(receiver));
     ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
 }
 
-async fn flows(Shared(state): Shared<Arc<State>>) -> Response {
-    let (parts, receiver) = mpsc::channel(PARTS);
-    tokio::spawn(async move {
-        for worker in 0..state.workers.len() {
-            let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
-            while page.from.is_some() {
-                page.flows.clear();
-                page = match state.workers.ask(worker, Command::Page(page)).await {
-                    Ok(Command::Page(page)) => page,
-                    Ok(_) => return,
-                    Err(error) => return break_off(&parts, error).await,
-                };
-                let mut text = Vec::with_capacity(page.flows.len() * 400);
-                for view in &page.flows {
-                    write_line(&mut text, &Flow::new(view, state.classic));
-                }
-                if !text.is_empty() && !send_part(&parts, text.into(), READER_PATIENCE).await {
-                    return;
-                }
-            }
-        }
-    });
-    lines(receiver)
+/// The query's parameters as a filter, or the sentence that refuses them.
+pub(super) fn filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
+    query.map(|Query(filter)| filter).map_err(|error| {
+        let text = error.body_text();
+        text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned()
+    })
 }
 
-/// Hands a part of a listing to its reader; false if the listing ends here.
-async fn send_part(parts: &mpsc::Sender<std::io::Result<Bytes>>, part: Bytes, patience: Duration) -> bool {
-    match parts.send_timeout(Ok(part), patience).await {
-        Ok(()) => true,
-        Err(SendTimeoutError::Closed(_)) => false,
-        Err(SendTimeoutError::Timeout(_)) => {
-            break_off(parts, "the reader is too slow").await;
-            false
-        }
-    }
-}
-
-/// Ends a listing before its time. The reader must see that: an unfinished body shows it, however late it is read.
-async fn break_off(
-    parts: &mpsc::Sender<std::io::Result<Bytes>>,
-    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) {
-    // A reader that is gone need not be told.
-    let _ = parts.send(Err(std::io::Error::other(why))).await;
-}
-
-async fn events(Shared(state): Shared<Arc<State>>) -> Response {
+async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, QueryRejection>) -> Response {
+    let filter =
+        match filter(query).and_then(|filter| filter.check().map(|()| filter).map_err(|e| e.to_string())) {
+            Ok(filter) => filter,
+            Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+        };
+    let wanted = move |line: &Line| {
+        line.event.as_ref().is_none_or(|event| filter.matches_event(event.kind, &event.flow()))
+    };
     let mut reader = match state.hub.subscribe(&state.workers).await {
         Ok(reader) => reader,
         Err(error) => return error.into_response(),
@@ -160,7 +135,8 @@ async fn events(Shared(state): Shared<Arc<State>>) -> Response {
             };
             let mut text = Vec::new();
             match first {
-                Ok(line) => text.extend_from_slice(&line.0),
+                Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
+                Ok(_) => {}
                 Err(RecvError::Lagged(count)) => {
                     text.extend_from_slice(&json_line(&EventLine::Lost { count }))
                 }
@@ -168,14 +144,15 @@ async fn events(Shared(state): Shared<Arc<State>>) -> Response {
             }
             for _ in 1..EVENTS_PER_WRITE {
                 match reader.try_recv() {
-                    Ok(line) => text.extend_from_slice(&line.0),
+                    Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
+                    Ok(_) => {}
                     Err(TryRecvError::Lagged(count)) => {
                         text.extend_from_slice(&json_line(&EventLine::Lost { count }));
                     }
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
             }
-            if parts.send(Ok(text.into())).await.is_err() {
+            if !text.is_empty() && parts.send(Ok(text.into())).await.is_err() {
                 return;
             }
         }
@@ -198,7 +175,7 @@ async fn timeouts(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 /// A request's body as JSON, within [`BODY_BYTES`] and [`BODY_TIMEOUT`].
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
     let body = request.into_body();
     let too_long =
         || problem(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES} bytes"));
@@ -238,6 +215,41 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     Json(row(&state, key)).into_response()
 }
 
+/// Many settings at once: refused as a whole, or applied between two bursts of each worker.
+async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let asked: SetSysctls = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    let before = state.settings();
+    let table = state.appliance.config.table;
+    let mut options = TrackingOptions { settings: before, table };
+    for SetTimeout { name, value } in &asked.settings {
+        if let Err(error) = sysctl::set(&mut options, name, value) {
+            return problem(StatusCode::BAD_REQUEST, format!("{name}: {error}"));
+        }
+    }
+    let settings = Box::new(options.settings);
+    for worker in 0..state.workers.len() {
+        if let Err(error) = state.workers.ask(worker, Command::Settings(settings.clone())).await {
+            for changed in 0..worker {
+                // One that is stuck as well is told by the next question to it.
+                let _ = state.workers.ask(changed, Command::Settings(Box::new(before))).await;
+            }
+            return error.into_response();
+        }
+    }
+    *state.settings.lock().unwrap_or_else(PoisonError::into_inner) = options.settings;
+    let as_file = |settings| Config { settings, ..state.appliance.config.clone() }.to_toml();
+    match differences(&as_file(before), &as_file(options.settings)) {
+        Ok(changed) => {
+            tracing::info!(changed = changed.len(), "settings changed");
+            Json(changed).into_response()
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
 async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
     let mut flows = 0;
     for worker in 0..state.workers.len() {
@@ -251,34 +263,7 @@ async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
         }
         flows += part.ended;
     }
+    state.ask_afresh().await;
     tracing::info!(flows, "table flushed");
     Json(Flushed { flows }).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_reader_that_was_given_up_sees_that_the_listing_broke_off() {
-        let (parts, mut receiver) = mpsc::channel(PARTS);
-        let talk = async {
-            for _ in 0..PARTS {
-                assert!(send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
-            }
-            assert!(!send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
-            drop(parts);
-        };
-        let listen = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            for _ in 0..PARTS {
-                assert!(receiver.recv().await.unwrap().is_ok());
-            }
-            assert!(
-                receiver.recv().await.is_some_and(|last| last.is_err()),
-                "it looks like the listing's end"
-            );
-        };
-        tokio::join!(talk, listen);
-    }
 }

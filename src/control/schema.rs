@@ -10,6 +10,7 @@ use conntrack::tick::Tick;
 use conntrack::track::timeout::TimeoutKey;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::MaskedMark;
 use crate::format::proto_name;
 
 /// One flow of `GET /v1/flows`, one JSON line each; also inside [`EventLine`].
@@ -34,6 +35,8 @@ pub struct Flow {
     pub created_boot_ms: u64,
     pub original: FlowTuple,
     pub reply: FlowTuple,
+    #[serde(default)]
+    pub mark: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpFacts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +106,9 @@ pub enum EventLine {
     },
     Update {
         unix_ms: u64,
+        /// An operator made the change, not a packet.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        operator: bool,
         flow: Box<Flow>,
     },
     Destroy {
@@ -112,9 +118,7 @@ pub enum EventLine {
         flow: Box<Flow>,
     },
     /// So many events were lost before the next line, because the reader or the buffers were too slow.
-    Lost {
-        count: u64,
-    },
+    Lost { count: u64 },
 }
 
 /// `GET /v1/info`.
@@ -127,6 +131,9 @@ pub struct Info {
     /// `inline` or `mirror`.
     pub mode: String,
     pub pid: u32,
+    /// The wall clock's reading when the machine booted, in milliseconds since 1970: add a flow's `created_boot_ms`.
+    #[serde(default)]
+    pub boot_unix_ms: u64,
     pub uptime_secs: u64,
     pub workers: u32,
     pub table_max_entries: u64,
@@ -262,6 +269,32 @@ pub struct SetTimeout {
     pub value: String,
 }
 
+/// The body of `PATCH /v1/flows`: what becomes of every flow that the query's filter takes. What is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// As `conntrack -U -m`: `9`, or `0x10/0xf0`, which clears the mask's bits and XORs the value in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<MaskedMark>,
+    /// The time left, such as `90s`, until the flow's next packet sets it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+}
+
+/// The answer of `GET /v1/count`: how many flows the query's filter takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    pub flows: u64,
+}
+
+/// The body of `PUT /v1/sysctls`: settings by their kernel names, all of them applied or none. The answer is a list of
+/// [`crate::config::diff::Difference`]s between before and after.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSysctls {
+    pub settings: Vec<SetTimeout>,
+}
+
 /// The answer of `POST /v1/flush`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flushed {
@@ -299,6 +332,7 @@ impl Flow {
             created_boot_ms: view.created.as_millis(),
             original: FlowTuple::new(&view.original, view.count.map(|both| both[0])),
             reply: FlowTuple::new(&view.reply, view.count.map(|both| both[1])),
+            mark: view.mark,
             tcp: None,
             sctp: None,
             gre: None,
@@ -350,6 +384,7 @@ impl Flow {
             original,
             reply,
             count: original_count.zip(reply_count).map(|(original, reply)| [original, reply]),
+            mark: self.mark,
             timeout_secs: self.timeout_secs,
             timeout_key,
             created: Tick::from_millis(self.created_boot_ms),
@@ -398,10 +433,11 @@ impl EventLine {
     /// `event` as a line; `boot_unix_ms` is the wall clock's reading when the machine booted.
     pub fn new(event: &Event, classic: bool, boot_unix_ms: u64) -> Self {
         let unix_ms = boot_unix_ms + event.at.as_millis();
-        let flow = Box::new(Flow::new(&event.flow, classic));
+        let flow = Box::new(Flow::new(&event.flow(), classic));
         match event.kind {
             EventKind::New => Self::New { unix_ms, flow },
-            EventKind::Update => Self::Update { unix_ms, flow },
+            EventKind::Update => Self::Update { unix_ms, operator: false, flow },
+            EventKind::Edited => Self::Update { unix_ms, operator: true, flow },
             EventKind::Destroy(reason) => Self::Destroy { unix_ms, reason: reason.label().to_owned(), flow },
         }
     }
@@ -410,7 +446,8 @@ impl EventLine {
     pub fn kind(&self) -> Option<EventKind> {
         match self {
             Self::New { .. } => Some(EventKind::New),
-            Self::Update { .. } => Some(EventKind::Update),
+            Self::Update { operator: false, .. } => Some(EventKind::Update),
+            Self::Update { operator: true, .. } => Some(EventKind::Edited),
             Self::Destroy { reason, .. } => {
                 DestroyReason::ALL.into_iter().find(|known| known.label() == reason).map(EventKind::Destroy)
             }
@@ -434,6 +471,7 @@ mod tests {
             original: Tuple { src: a, dst: b, ids },
             reply: Tuple { src: b, dst: a, ids },
             count,
+            mark: u32::MAX,
             timeout_secs: 432_000,
             timeout_key: TimeoutKey::TcpEstablished,
             created: Tick::from_millis(4_000),

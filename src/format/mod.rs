@@ -1,7 +1,11 @@
 //! Flows and events as text, byte for byte as the kernel and `conntrack` (conntrack-tools 1.4.7) write them.
 //! Owns the line forms; sees views only, wherever they come from.
 
+mod local;
 mod output;
+mod save;
+mod table;
+mod xml;
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -10,11 +14,14 @@ use conntrack::event::{Count, EventKind, FlowView, ProtoView, Tuple, TupleIds};
 use conntrack::wire::proto;
 
 pub use output::{Layout, Output, OutputError};
+pub use save::SaveLine;
+pub use table::{TABLE_HEAD, TableLine};
+pub use xml::{XML_END, XML_HEAD, XmlFlow};
 
 /// Which program's line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The 2.4 kernel's `/proc/net/ip_conntrack`: no counters, no mark.
+    /// The 2.4 kernel's `/proc/net/ip_conntrack`: no counters, and a mark only where there is one.
     Classic,
     /// `conntrack -L`.
     Conntrack,
@@ -32,6 +39,59 @@ pub struct Style {
     pub id: bool,
     /// The profile calls the TCP state SYN_SENT2 LISTEN.
     pub listen: bool,
+    /// What was done to the flow for the line to be printed.
+    pub done: Deed,
+    /// Who did what an operator did, as a process id: `conntrack -E` names the program behind an event.
+    pub operator: Option<u32>,
+    /// When the flow began (`-o ktimestamp`).
+    pub since: Option<Since>,
+    /// When an event happened, in milliseconds since 1970; XML has it inside (`-o xml,timestamp`).
+    pub when: Option<u64>,
+}
+
+/// Why a flow is printed, outside of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Listed,
+    /// `conntrack` then holds a second reference to the flow, and shows it.
+    Updated,
+    Deleted,
+}
+
+/// What turns a flow's start into a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// When the machine booted, in milliseconds since 1970.
+    pub boot_unix_ms: u64,
+    /// Now, or when the event happened.
+    pub now_unix_ms: u64,
+}
+
+impl Since {
+    fn start_ms(self, flow: &FlowView) -> u64 {
+        self.boot_unix_ms.saturating_add(flow.created.as_millis())
+    }
+
+    /// As conntrack reckons: from the second that the flow began in to this one.
+    fn delta_secs(self, flow: &FlowView) -> u64 {
+        (self.now_unix_ms / 1000).saturating_sub(self.start_ms(flow) / 1000)
+    }
+}
+
+impl Style {
+    /// Without any column besides.
+    pub const fn new(form: Form) -> Self {
+        Self {
+            form,
+            family: false,
+            id: false,
+            listen: false,
+            done: Deed::Listed,
+            operator: None,
+            since: None,
+            when: None,
+        }
+    }
 }
 
 /// The protocol's name as `conntrack` and the kernel print it; `unknown` where it has none.
@@ -64,17 +124,23 @@ impl fmt::Display for FlowLine<'_> {
         if flow.is_assured() {
             f.write_str("[ASSURED] ")?;
         }
-        // What does not exist here (marks, references) is printed with the value that it has where nobody uses it,
-        // so that scripts which cut at these columns keep working.
         match style.form {
-            Form::Classic => zone_unless_0(f, flow)?,
-            Form::Conntrack => {
-                f.write_str("mark=0 ")?;
+            Form::Classic => {
+                if flow.mark != 0 {
+                    write!(f, "mark={} ", flow.mark)?;
+                }
                 zone_unless_0(f, flow)?;
             }
-            Form::Proc => write!(f, "mark=0 zone={} ", flow.zone)?,
+            Form::Conntrack => {
+                write!(f, "mark={} ", flow.mark)?;
+                zone_unless_0(f, flow)?;
+            }
+            Form::Proc => write!(f, "mark={} zone={} ", flow.mark, flow.zone)?,
         }
-        f.write_str(if proc { "use=2" } else { "use=1" })?;
+        since(f, flow, *style, None)?;
+        // Nobody counts references here: it is the value that a flow has where only the table refers to it, so that
+        // scripts which cut at this column keep working.
+        f.write_str(if proc || style.done == Deed::Updated { "use=2" } else { "use=1" })?;
         id(f, flow, *style)
     }
 }
@@ -84,23 +150,61 @@ impl fmt::Display for EventLine<'_> {
         let Self(kind, flow, style) = self;
         f.write_str(match kind {
             EventKind::New => "    [NEW] ",
-            EventKind::Update => " [UPDATE] ",
+            EventKind::Update | EventKind::Edited => " [UPDATE] ",
             EventKind::Destroy(_) => "[DESTROY] ",
         })?;
-        let ended = matches!(kind, EventKind::Destroy(_));
-        // A flow that ended by its timeout has no time left, and ctnetlink leaves a zero out.
-        head(f, flow, *style, Some(flow.timeout_secs).filter(|&left| !ended || left > 0))?;
-        // Counters are told once, at the end.
-        let count = flow.count.filter(|_| ended && style.form != Form::Classic);
         let mut line = String::new();
+        head(&mut line, flow, *style, event_timeout(*kind, flow))?;
+        let count = event_count(*kind, flow).filter(|_| style.form != Form::Classic);
         tuples(&mut line, flow, count, style.form == Form::Proc)?;
         if flow.is_assured() {
             line.push_str("[ASSURED] ");
         }
+        if tells_mark(*kind, flow) {
+            write!(line, "mark={} ", flow.mark)?;
+        }
         zone_unless_0(&mut line, flow)?;
+        since(&mut line, flow, *style, Some(*kind))?;
         f.write_str(line.trim_end())?;
-        id(f, flow, *style)
+        id(f, flow, *style)?;
+        operator(f, *kind, *style)
     }
+}
+
+/// A flow that ended by its timeout has no time left, and ctnetlink leaves a zero out.
+fn event_timeout(kind: EventKind, flow: &FlowView) -> Option<u32> {
+    let ended = matches!(kind, EventKind::Destroy(_));
+    Some(flow.timeout_secs).filter(|&left| !ended || left > 0)
+}
+
+/// Counters are told once, at the end.
+fn event_count(kind: EventKind, flow: &FlowView) -> Option<[Count; 2]> {
+    flow.count.filter(|_| matches!(kind, EventKind::Destroy(_)))
+}
+
+/// An event tells a mark that is there, or that has just been changed.
+fn tells_mark(kind: EventKind, flow: &FlowView) -> bool {
+    flow.mark != 0 || kind == EventKind::Edited
+}
+
+/// The program behind an event, as `conntrack -E` names it.
+fn operator(f: &mut impl Write, kind: EventKind, style: Style) -> fmt::Result {
+    use conntrack::event::DestroyReason::Admin;
+    match (style.operator, kind) {
+        (Some(pid), EventKind::Edited | EventKind::Destroy(Admin)) => {
+            write!(f, " [USERSPACE] portid={pid} progname=dpdk-conntrack")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The start's columns, each with a blank behind. An event has them at the flow's end only.
+fn since(f: &mut impl Write, flow: &FlowView, style: Style, event: Option<EventKind>) -> fmt::Result {
+    let ended = matches!(event, Some(EventKind::Destroy(_)));
+    let Some(since) = style.since.filter(|_| event.is_none() || ended) else { return Ok(()) };
+    let start = local::date(since.start_ms(flow));
+    write!(f, "delta-time={} [start={start}] ", since.delta_secs(flow))?;
+    if ended { write!(f, "[stop={}] ", local::date(since.now_unix_ms)) } else { Ok(()) }
 }
 
 /// Everything before the tuples.

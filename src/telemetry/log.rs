@@ -94,6 +94,7 @@ pub struct Watchman {
     untracked: Growing,
     tx_full: Growing,
     held_full: Growing,
+    hand_off_full: Growing,
     /// By [`Reason`].
     invalid: Vec<Growing>,
     silent: Vec<bool>,
@@ -136,6 +137,10 @@ impl Watchman {
         }
         if let Some(frames) = self.held_full.grew(sum(|worker| worker.held_full), now) {
             tracing::warn!(frames, "fragments were lost: more wait for their datagram than may be held");
+        }
+        let handed = sum(|worker| counted(&worker.dropped, "hand_off_full"));
+        if let Some(frames) = self.hand_off_full.grew(handed, now) {
+            tracing::warn!(frames, "frames were lost: the worker that they were handed to is overloaded");
         }
         self.invalid.resize_with(Reason::ALL.len(), Growing::default);
         for (reason, growing) in Reason::ALL.iter().zip(&mut self.invalid) {

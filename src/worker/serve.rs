@@ -7,7 +7,7 @@ use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
 use crate::bus::WorkerEnd;
-use crate::bus::command::{Command, Page, Ticket};
+use crate::bus::command::{Command, Edits, Page, Ticket};
 use crate::bus::report::WorkCounters;
 
 /// Flows copied out in one turn: about 3 us of work, less than a burst.
@@ -15,6 +15,9 @@ const PAGE_SLICE: usize = 32;
 
 /// Flows ended in one turn; each may make an event.
 pub(super) const FLUSH_SLICE: u32 = 64;
+
+/// Flows looked up and changed in one turn; each may make an event.
+const EDIT_SLICE: usize = 32;
 
 /// Slices after which a part goes back, however much is left: control takes a worker that is silent for two seconds for
 /// stuck, and a table may have 100 million slots. A full page takes half as many.
@@ -72,8 +75,13 @@ impl Serve {
                 flush.ended += u64::from(before.saturating_sub(desk.tracker.len()));
                 flush.from.is_none()
             }
+            Command::Edit(edits) => edit(edits, desk),
             Command::SetTimeout { key, value } => {
                 desk.tracker.set_timeout(*key, *value);
+                true
+            }
+            Command::Settings(settings) => {
+                desk.tracker.set_settings(**settings);
                 true
             }
             Command::Configure(rules) => {
@@ -116,6 +124,19 @@ impl Serve {
     }
 }
 
+/// Gives whether every flow was looked at. A page's worth of flows is fewer than [`SLICES`] slices.
+fn edit(edits: &mut Edits, desk: Desk<'_>) -> bool {
+    let end = edits.flows.len().min(edits.next + EDIT_SLICE);
+    for at in edits.next..end {
+        if let Some(now) = desk.tracker.edit(desk.now, &edits.flows[at], edits.edit, desk.events) {
+            edits.flows[edits.done] = now;
+            edits.done += 1;
+        }
+    }
+    edits.next = end;
+    end == edits.flows.len()
+}
+
 #[cfg(test)]
 mod tests {
     use conntrack::event::Events;
@@ -127,7 +148,8 @@ mod tests {
 
     use super::*;
     use crate::bus;
-    use crate::bus::command::Flush;
+    use crate::bus::command::{Edits, Flush};
+    use conntrack::tracker::Edit;
 
     /// More than a part's worth of flows of a protocol without ports: the address tells them apart.
     const FLOWS: u32 = 2 * SLICES * FLUSH_SLICE;
@@ -192,5 +214,18 @@ mod tests {
         let page = Command::Page(Box::new(Page::with_capacity(PAGE_SLICE)));
         let (Command::Page(page), _) = ask(&mut serve, &mut tracker, page) else { panic!("no page") };
         assert_eq!((page.flows.len(), page.from), (0, None::<Cursor>));
+    }
+
+    #[test]
+    fn flows_are_deleted_in_slices_and_those_that_are_gone_are_passed_over() {
+        let (mut serve, mut tracker) = (Serve::new(), full());
+        let page = Command::Page(Box::new(Page::with_capacity(4 * EDIT_SLICE)));
+        let (Command::Page(page), _) = ask(&mut serve, &mut tracker, page) else { panic!("no page") };
+        let mut flows = page.flows;
+        flows.insert(1, flows[0]);
+        let edits = Command::Edit(Box::new(Edits::new(Edit::Delete, flows.clone())));
+        let (Command::Edit(edits), turns) = ask(&mut serve, &mut tracker, edits) else { panic!("no edits") };
+        assert_eq!((edits.done, turns), (flows.len() - 1, 5));
+        assert_eq!((tracker.len(), edits.flows[1].id), (FLOWS - 4 * EDIT_SLICE as u32, flows[2].id));
     }
 }

@@ -66,6 +66,8 @@ pub struct Player {
     /// What happened since the last showing, and where.
     told: Vec<(usize, TrackerEvent)>,
     views: Vec<FlowView>,
+    /// A packet as a frame.
+    wire: Vec<u8>,
     live: Live,
     held: HashMap<(usize, HeldId), Kept>,
     /// Chooses where the next packet enters.
@@ -98,6 +100,7 @@ impl Player {
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
             views: Vec::with_capacity(max_flows as usize),
+            wire: Vec::new(),
             live: HashMap::new(),
             created: 0,
             announced: true,
@@ -158,7 +161,23 @@ impl Player {
     /// Gives a packet to a worker, by a port or by a ring, and follows it until it is where it stays.
     fn deliver(&mut self, now: Tick, worker: usize, sent: Sent<'_>, by_ring: bool) -> Outcome {
         let Sent { bytes, role, checksum } = sent;
-        let frame = Frame { bytes, link: Link::Ip, role, zone: 0, checksum };
+        // As on a wire, so that packets take the ways that they take through the appliance.
+        let ethertype = match bytes.first().map(|first| first >> 4) {
+            Some(4) => Some([0x08, 0x00]),
+            Some(6) => Some([0x86, 0xdd]),
+            _ => None,
+        };
+        let mut wire = core::mem::take(&mut self.wire);
+        wire.clear();
+        let frame = match ethertype {
+            Some(ethertype) => {
+                for part in [[0; 12].as_slice(), &ethertype, bytes] {
+                    wire.extend_from_slice(part);
+                }
+                Frame { bytes: &wire, link: Link::Ethernet, role, zone: 0, checksum }
+            }
+            None => Frame { bytes, link: Link::Ip, role, zone: 0, checksum },
+        };
         let mut outcomes = [Outcome::untold(Verdict::Forward)];
         let tracker = self.workers[worker].tracker();
         if by_ring {
@@ -170,6 +189,7 @@ impl Player {
             let Some(id) = tracker.take_discarded() else { break };
             self.held.remove(&(worker, id));
         }
+        self.wire = wire;
         self.gather(worker);
         let [outcome] = outcomes;
         let released = outcome.releases.and_then(|id| self.held.remove(&(worker, id))).unwrap_or_default();
@@ -235,18 +255,20 @@ impl Player {
 
     fn show(&mut self, now: Tick, out: &mut Shown) {
         for (worker, event) in self.told.drain(..) {
+            let flow = &event.flow();
             let (kind, n) = match event.kind {
                 TrackerEventKind::New => {
                     self.created += 1;
-                    let flow = &event.flow;
                     let same_id = self.live.entry((worker, flow.id)).or_default();
                     same_id.push((flow.original, flow.zone, self.created));
                     (EventKind::New, self.created)
                 }
-                TrackerEventKind::Update => (EventKind::Update, number(&self.live, worker, &event.flow)),
+                TrackerEventKind::Update | TrackerEventKind::Edited => {
+                    (EventKind::Update, number(&self.live, worker, flow))
+                }
                 TrackerEventKind::Destroy(_) => {
-                    let n = number(&self.live, worker, &event.flow);
-                    if let Some(same_id) = self.live.get_mut(&(worker, event.flow.id)) {
+                    let n = number(&self.live, worker, flow);
+                    if let Some(same_id) = self.live.get_mut(&(worker, flow.id)) {
                         same_id.retain(|(_, _, other)| *other != n);
                     }
                     (EventKind::Destroy, n)
@@ -256,9 +278,9 @@ impl Player {
             out.events.push(Event {
                 kind,
                 n,
-                timeout: alive.then_some(event.flow.timeout_secs),
-                state: if alive { event.flow.state_name(false) } else { None },
-                status: alive.then(|| kernel_status(event.flow.status)),
+                timeout: alive.then_some(flow.timeout_secs),
+                state: if alive { flow.state_name(false) } else { None },
+                status: alive.then(|| kernel_status(flow.status)),
             });
         }
         self.entries_at(now, out);
@@ -305,6 +327,7 @@ fn policy() -> Policy {
         classes: 1 << Class::New as u8,
         new_needs_syn: false,
         action: Action::Drop,
+        mark: 0,
     };
     Policy::new(&[new], Action::Accept).expect("one rule fits")
 }

@@ -321,6 +321,25 @@ faults! {
     PolicyNewKept "The first packet of a flow leaves an entry although policy drops it.";
     EarlyDropAssured "Assured flows make room in a full table.";
     EarlyDropAlways "A full table makes room although it is to drop new flows.";
+
+    // wire/plain.rs, track/tcp/established.rs: the short ways. They are open to these faults only; see `lanes_closed`
+    LaneFragment "The short way: a fragment is read as a whole packet.";
+    LaneSumTcp "The short way: the transport checksum is not verified.";
+    LaneUnsettled "The short way: a flow that is not ASSURED takes it.";
+    LaneFin "The short way: a FIN takes it.";
+    LaneSeqUpperEdge "The short way: the sequence number may be one too high.";
+    LaneAckUpperEdge "The short way: the acknowledgment may be one too high.";
+    LaneSeqLowerEdge "The short way: a segment that ends one byte below the window is taken.";
+    LaneAckLowerEdge "The short way: an acknowledgment one byte older than may be is taken.";
+    LaneSack "The short way: selective acknowledgments are not read.";
+    LaneScale "The short way: windows are not scaled.";
+    LaneEnd "The short way: the highest byte sent is not noted.";
+    LaneMaxend "The short way: the window's end does not move.";
+    LaneMaxack "The short way: the highest acknowledgment is not noted.";
+    LaneUnacked "The short way: unacknowledged data is not marked.";
+    LaneAcknowledged "The short way: acknowledged data stays marked.";
+    LaneRetrans "The short way: repeated segments are not counted.";
+    LaneZeroWindow "The short way: a closed window changes no timeout.";
 }
 
 #[cfg(feature = "planted-faults")]
@@ -347,6 +366,10 @@ mod chosen {
         CHOSEN.get() == number
     }
 
+    pub(super) fn is_below(number: usize) -> bool {
+        CHOSEN.get() < number
+    }
+
     fn from_environment() -> usize {
         let Ok(name) = std::env::var("PLANTED_FAULT") else { return NONE };
         let known = Fault::ALL.iter().position(|fault| std::format!("{fault:?}") == name);
@@ -368,6 +391,16 @@ pub fn planted(fault: Fault) -> bool {
         false
     };
     broken
+}
+
+/// Whether the short ways of common packets are closed: the rules that can be broken stand in the general way.
+#[inline(always)]
+pub(crate) fn lanes_closed() -> bool {
+    #[cfg(feature = "planted-faults")]
+    let closed = chosen::is_below(Fault::LaneFragment as usize);
+    #[cfg(not(feature = "planted-faults"))]
+    let closed = false;
+    closed
 }
 
 /// 1 where this edge is broken, else 0.

@@ -1,8 +1,10 @@
 //! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
 //! A full buffer loses events and counts them; it never waits.
 
+mod snapshot;
 mod tuple;
 
+pub use snapshot::Snapshot;
 pub use tuple::tuples;
 
 use alloc::vec::Vec;
@@ -53,6 +55,8 @@ pub struct FlowView {
     pub reply: Tuple,
     /// Indexed by [`crate::key::Direction::index`]; `None` when accounting is off.
     pub count: Option<[Count; 2]>,
+    /// 0 unless a policy row or an operator gave it one.
+    pub mark: u32,
     /// Whole seconds left, rounded down, not below 0.
     pub timeout_secs: u32,
     pub timeout_key: crate::track::timeout::TimeoutKey,
@@ -87,6 +91,8 @@ pub enum ProtoView {
 pub enum EventKind {
     New,
     Update,
+    /// As `Update`, by an operator.
+    Edited,
     Destroy(DestroyReason),
 }
 
@@ -120,11 +126,18 @@ impl DestroyReason {
 }
 
 /// One event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub at: Tick,
     pub kind: EventKind,
-    pub flow: FlowView,
+    pub snapshot: Snapshot,
+}
+
+impl Event {
+    /// The flow as it was then.
+    pub fn flow(&self) -> FlowView {
+        self.snapshot.view()
+    }
 }
 
 /// A bounded buffer of events between two visits of whoever takes them away.
@@ -158,6 +171,7 @@ impl Events {
     }
 
     /// Adds one, or counts it as lost.
+    #[inline]
     pub fn push(&mut self, event: Event) {
         if self.buffer.len() < self.buffer.capacity() {
             self.buffer.push(event);

@@ -47,7 +47,7 @@ mod tests {
 
     fn show(src: [u8; 4], dst: [u8; 4], proto: u8, l4: L4<'_>) -> (Tuple, Tuple) {
         let (src, dst) = (Addr::v4(src), Addr::v4(dst));
-        let packet = Packet { family: Family::V4, src, dst, proto, hop_limit: 64, ip_bytes: 40, l4 };
+        let packet = Packet { family: Family::V4, src, dst, proto, ip_bytes: 40, l4 };
         let keyed = key_of(&packet, 0).unwrap();
         tuples(&keyed.key, keyed.side)
     }
@@ -92,8 +92,7 @@ mod tests {
     fn other_protocols_have_no_ids_and_ipv6_is_whole() {
         let addr = |last| Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
         let (src, dst) = (addr(2), addr(1));
-        let packet =
-            Packet { family: Family::V6, src, dst, proto: 50, hop_limit: 1, ip_bytes: 40, l4: L4::Generic };
+        let packet = Packet { family: Family::V6, src, dst, proto: 50, ip_bytes: 40, l4: L4::Generic };
         let keyed = key_of(&packet, 0).unwrap();
         let (original, _) = tuples(&keyed.key, keyed.side);
         assert_eq!(original.ids, TupleIds::None);

@@ -7,30 +7,70 @@
 
 use super::FlowKey;
 
-/// What the processor can do. Only [`Cpu::detect`] claims an instruction, which makes [`Hasher`] sound.
+/// What the processor can do. Only [`Cpu::detect`] claims an instruction, which makes [`Hasher`] and the tracker's choice
+/// of a way through a burst sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
     aes: bool,
+    wide: bool,
 }
 
 impl Cpu {
     /// Asks the processor.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
-            // Intel SDM volume 2, CPUID leaf 1: ECX bit 25 is AES; SSE2 belongs to every x86-64.
-            #[allow(unused_unsafe)]
-            // SAFETY: every x86-64 processor has the CPUID instruction and its leaf 1.
-            let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
-            Self { aes: leaf.ecx >> 25 & 1 == 1 }
+            x86::detect()
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         Self::portable()
     }
 
     /// Nothing beyond what every processor has.
     pub const fn portable() -> Self {
-        Self { aes: false }
+        Self { aes: false, wide: false }
+    }
+
+    /// AES rounds and the instructions of x86-64-v3.
+    pub const fn is_wide(self) -> bool {
+        self.wide
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod x86 {
+    use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+    use super::Cpu;
+
+    /// Intel SDM volume 2, CPUID: leaf 1 ECX, leaf 7 EBX, leaf 0x8000_0001 ECX; volume 1, section 13.3 for XCR0.
+    #[allow(unused_unsafe)]
+    pub(super) fn detect() -> Cpu {
+        // SAFETY: every x86-64 processor has the CPUID instruction; an absent leaf reads as zeros or another leaf's
+        // bits, which is why the highest leaf is asked for first.
+        let (highest, one, seven, extended) = unsafe {
+            let highest = __cpuid(0).eax;
+            let seven = if highest >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
+            let extended = if __cpuid(0x8000_0000).eax > 0x8000_0000 { __cpuid(0x8000_0001).ecx } else { 0 };
+            (highest, __cpuid(1).ecx, seven, extended)
+        };
+        let has = |word: u32, bits: &[u32]| bits.iter().all(|bit| word >> bit & 1 == 1);
+        let aes = highest >= 1 && has(one, &[25]);
+        // FMA, MOVBE, POPCNT, OSXSAVE, AVX; BMI1, AVX2, BMI2; LZCNT.
+        let named = has(one, &[12, 22, 23, 27, 28]) && has(seven, &[3, 5, 8]) && has(extended, &[5]);
+        // SAFETY: OSXSAVE says that XGETBV may be used; it is asked for only then.
+        let kept = named && unsafe { kept_registers() } & 6 == 6;
+        Cpu { aes, wide: aes && kept }
+    }
+
+    /// Which registers the operating system saves.
+    ///
+    /// # Safety
+    /// The processor must have XSAVE, and the operating system must have enabled it.
+    #[target_feature(enable = "xsave")]
+    unsafe fn kept_registers() -> u64 {
+        // SAFETY: as the caller promises.
+        unsafe { _xgetbv(0) }
     }
 }
 
@@ -130,19 +170,28 @@ fn portable(secret: &[u64; 8], key: &FlowKey) -> u64 {
 mod aes {
     use core::arch::x86_64::{__m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_xor_si128};
 
-    use super::{FlowKey, tail, words};
+    use super::FlowKey;
 
-    /// The addresses and the rest go through two rounds side by side, which spreads each byte over its whole
+    /// The family's bit in a key's last word.
+    const V6: u64 = (crate::key::kind::V6 as u64) << 56;
+
+    /// IPv6: the addresses and the rest go through two rounds side by side, which spreads each byte over its whole
     /// block; joined one onto the other, they go through two or three more.
     #[target_feature(enable = "aes")]
     #[inline]
     pub(super) fn hash(secret: &[u64; 8], key: &FlowKey) -> u64 {
         let [a, b, c, d, e, f, g, h] = *secret;
         let (k0, k1, k2, k3) = (block(a, b), block(c, d), block(e, f), block(g, h));
-        let ((lo0, lo1), (hi0, hi1)) = (words(&key.lo), words(&key.hi));
+        let [lo0, lo1, hi0, hi1, tail] = *key.words();
+        if tail & V6 == 0 {
+            // Of an IPv4 key one block holds all that is not zero.
+            let all = _mm_aesenc_si128(_mm_xor_si128(block(lo0 | hi0 << 32, tail), k0), k1);
+            let all = _mm_aesenc_si128(_mm_aesenc_si128(all, k2), k3);
+            return _mm_cvtsi128_si64(all).cast_unsigned();
+        }
         let lo = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(lo0, lo1), k0), k1), k2);
         let hi = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(hi0, hi1), k1), k2), k3);
-        let rest = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(tail(key), 0), k2), k3), k0);
+        let rest = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(tail, 0), k2), k3), k0);
         let joined = _mm_aesenc_si128(lo, hi);
         let joined = _mm_aesenc_si128(_mm_xor_si128(joined, rest), k1);
         let joined = _mm_aesenc_si128(joined, k3);
@@ -220,11 +269,16 @@ mod tests {
 
     #[test]
     fn each_bit_of_the_key_turns_about_half_of_the_hash() {
+        // Of an IPv4 address the first four bytes, of an IPv6 address all sixteen; then ids, zone, protocol and kind.
+        let all = (0..320).map(|bit| (kind::V6, bit));
+        let narrow = (0..32).chain(128..160).chain(256..320).map(|bit| (0, bit));
+        let bits: Vec<(u8, usize)> = all.chain(narrow).collect();
         for hasher in hashers() {
-            for bit in 0..320 {
+            for &(family, bit) in &bits {
                 let (mut turned, mut per_bit) = (0, [0u32; 64]);
                 for n in 0..256u32 {
                     let key = v4(n.wrapping_mul(0x9e37_79b1), n, n as u16, 443);
+                    let key = FlowKey { kind: key.kind | family, ..key };
                     let mut bytes = to_bytes(&key);
                     bytes[bit / 8] ^= 1 << (bit % 8);
                     let difference = hasher.hash(&key) ^ hasher.hash(&from_bytes(&bytes));

@@ -5,10 +5,11 @@ pub mod owner;
 
 use crate::fault::{Fault, planted};
 use crate::wire::icmp::request_type;
-use crate::wire::{Addr, Family, L4, Packet, Quoted, QuotedIds, proto};
+use crate::wire::plain::Plain;
+use crate::wire::{Addr, Family, L4, Packet, Quoted, QuotedIds, Segment, proto};
 
-/// The direction-free key of a flow: its two endpoints in sorted order (some total order; it means nothing else). 40 bytes without padding, so that it
-/// can be hashed and compared as words.
+/// The direction-free key of a flow: its two endpoints in sorted order (some total order; it means nothing else).
+/// 40 bytes without padding, so that it can be made, hashed and compared as words.
 ///
 /// An endpoint's id is its port. ICMP queries: the asking side's id is the ICMP id, the answering side's is
 /// the request's type and code; GRE version 1: the call id at the destination, 0 at the source; others: 0.
@@ -125,24 +126,37 @@ pub fn key_of_quoted(quoted: &Quoted, zone: u16) -> Option<Keyed> {
     })
 }
 
-/// Both endpoints in order, without a branch: addresses of a flow are as good as random to a branch predictor.
+/// Both endpoints in order.
 #[inline(always)]
 fn sorted(family: Family, proto: u8, zone: u16, src: (&Addr, u16), dst: (&Addr, u16)) -> Keyed {
     let (a, b) = (u128::from_ne_bytes(src.0.0), u128::from_ne_bytes(dst.0.0));
-    let swap = (a > b) | ((a == b) & (src.1 > dst.1));
-    let (addrs, ids) = ((a ^ b) & mask(swap), (src.1 ^ dst.1) & mask(swap) as u16);
-    Keyed {
-        key: FlowKey {
-            lo: Addr((a ^ addrs).to_ne_bytes()),
-            hi: Addr((b ^ addrs).to_ne_bytes()),
-            lo_id: src.1 ^ ids,
-            hi_id: dst.1 ^ ids,
-            zone,
-            proto,
-            kind: family_bit(family) | kind::LIVE,
-        },
-        side: Side::hi_if(swap),
-    }
+    sorted_words(family, proto, zone, (a, src.1), (b, dst.1))
+}
+
+/// Both endpoints in order, without a branch: addresses of a flow are as good as random to a branch predictor.
+#[inline(always)]
+fn sorted_words(family: Family, proto: u8, zone: u16, src: (u128, u16), dst: (u128, u16)) -> Keyed {
+    let swap = match family {
+        // Of an IPv4 address only four bytes are not zero.
+        Family::V4 => (src.0 as u64) << 16 | u64::from(src.1) > (dst.0 as u64) << 16 | u64::from(dst.1),
+        Family::V6 => (src.0 > dst.0) | ((src.0 == dst.0) & (src.1 > dst.1)),
+    };
+    let (addrs, ids) = ((src.0 ^ dst.0) & mask(swap), (src.1 ^ dst.1) & mask(swap) as u16);
+    let (lo_id, hi_id) = (src.1 ^ ids, dst.1 ^ ids);
+    let tail = u64::from(lo_id)
+        | u64::from(hi_id) << 16
+        | u64::from(zone) << 32
+        | u64::from(proto) << 48
+        | u64::from(family_bit(family) | kind::LIVE) << 56;
+    Keyed { key: FlowKey::from_words(src.0 ^ addrs, dst.0 ^ addrs, tail), side: Side::hi_if(swap) }
+}
+
+/// As [`key_of`].
+#[inline(always)]
+pub fn key_of_plain(plain: &Plain<'_>, zone: u16) -> Keyed {
+    let proto = if plain.tcp { proto::TCP } else { proto::UDP };
+    let Segment { sport, dport, .. } = plain.segment;
+    sorted_words(plain.family, proto, zone, (plain.src, sport), (plain.dst, dport))
 }
 
 /// An ICMP query or its answer. Only the addresses are sorted; where they are equal, the asker is `lo`.
@@ -204,6 +218,18 @@ impl FlowKey {
     pub const EMPTY: Self =
         Self { lo: Addr([0; 16]), hi: Addr([0; 16]), lo_id: 0, hi_id: 0, zone: 0, proto: 0, kind: 0 };
 
+    /// From both addresses as they lie in memory, and the other fields as one word.
+    #[inline(always)]
+    pub(crate) fn from_words(lo: u128, hi: u128, tail: u64) -> Self {
+        words::key([lo as u64, (lo >> 64) as u64, hi as u64, (hi >> 64) as u64, tail])
+    }
+
+    /// All of it, as five words in the machine's order.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> &[u64; 5] {
+        words::of(self)
+    }
+
     /// The family of both addresses.
     pub const fn family(&self) -> Family {
         if self.kind & kind::V6 == 0 { Family::V4 } else { Family::V6 }
@@ -233,6 +259,30 @@ impl FlowKey {
     }
 }
 
+#[cfg(target_endian = "big")]
+compile_error!("a flow's key is made of words as little-endian machines lay them out");
+
+/// A key is five words and nothing else.
+#[allow(unsafe_code)]
+mod words {
+    use super::FlowKey;
+
+    // 16 + 16 + 2 + 2 + 2 + 1 + 1: no padding.
+    const _: () = assert!(size_of::<FlowKey>() == 40 && align_of::<FlowKey>() == 8);
+
+    #[inline(always)]
+    pub(super) fn key(words: [u64; 5]) -> FlowKey {
+        // SAFETY: a FlowKey is made of integers only and has no padding, so any 40 bytes are one.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    #[inline(always)]
+    pub(super) fn of(key: &FlowKey) -> &[u64; 5] {
+        // SAFETY: a FlowKey is 40 bytes of integers without padding, aligned to 8.
+        unsafe { &*core::ptr::from_ref(key).cast() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -243,7 +293,7 @@ mod tests {
     const B: Addr = Addr::v4([9, 255, 0, 2]);
 
     fn packet(src: Addr, dst: Addr, proto: u8, l4: L4<'static>) -> Packet<'static> {
-        Packet { family: Family::V4, src, dst, proto, hop_limit: 64, ip_bytes: 40, l4 }
+        Packet { family: Family::V4, src, dst, proto, ip_bytes: 40, l4 }
     }
 
     fn udp(src: Addr, sport: u16, dst: Addr, dport: u16) -> Keyed {

@@ -89,6 +89,9 @@ mod tests {
     /// Flows of each attack. Every worker's fair share of them is at least 250.
     const FLOWS: usize = 16_384;
 
+    /// Source address and port, and the port at the server.
+    type Tuple = (u32, u16, u16);
+
     fn key(src: u32, sport: u16, dport: u16) -> FlowKey {
         let server = Addr::v4([192, 0, 2, 1]);
         let packet = Packet {
@@ -96,7 +99,6 @@ mod tests {
             src: Addr::v4(src.to_be_bytes()),
             dst: server,
             proto: proto::UDP,
-            hop_limit: 64,
             ip_bytes: 40,
             l4: L4::Udp { sport, dport },
         };
@@ -104,9 +106,9 @@ mod tests {
     }
 
     /// What an attacker may choose who does not know the key: source addresses and ports, and the port attacked.
-    fn attacks() -> Vec<(&'static str, Vec<(u32, u16, u16)>)> {
+    fn attacks() -> Vec<(&'static str, Vec<Tuple>)> {
         let base = 0x0a00_0000;
-        let each = |choose: &dyn Fn(u32) -> (u32, u16, u16)| (0..FLOWS as u32).map(choose).collect();
+        let each = |choose: &dyn Fn(u32) -> Tuple| (0..FLOWS as u32).map(choose).collect();
         vec![
             ("one host, every source port", each(&|n| (base, n as u16, 443))),
             // The steering of symmetric Toeplitz: the exclusive or of all 16-bit words stays the same.
@@ -133,7 +135,7 @@ mod tests {
     }
 
     /// The fullest worker's part of an attack's flows, as a multiple of its fair share.
-    fn worst(flows: &[(u32, u16, u16)], workers: usize, owner: impl Fn(&(u32, u16, u16)) -> usize) -> f64 {
+    fn worst(flows: &[Tuple], workers: usize, owner: impl Fn(&Tuple) -> usize) -> f64 {
         let mut load = vec![0_u32; workers];
         for flow in flows {
             load[owner(flow)] += 1;

@@ -63,6 +63,8 @@ pub struct Rule {
     /// The row does not match a TCP packet that is NEW without being a SYN.
     pub new_needs_syn: bool,
     pub action: Action,
+    /// The mark of flows that begin by this row; 0 is none.
+    pub mark: u32,
 }
 
 /// Why a packet was dropped.
@@ -125,6 +127,8 @@ pub struct TooManyRules(pub usize);
 pub struct Policy {
     /// By role, class and whether the packet is a TCP packet without a SYN.
     decided: [[[Decision; 2]; 5]; 2],
+    /// What a flow is marked with, by role and whether its first packet is a TCP packet without a SYN.
+    marks: [[u32; 2]; 2],
 }
 
 /// What the table says to one case.
@@ -138,7 +142,7 @@ pub struct Decision {
 impl Policy {
     /// Everything passes: what a mirror port and a replay use.
     pub const ACCEPT_ALL: Self =
-        Self { decided: [[[Decision { action: Action::Accept, row: None }; 2]; 5]; 2] };
+        Self { decided: [[[Decision { action: Action::Accept, row: None }; 2]; 5]; 2], marks: [[0; 2]; 2] };
 
     /// Works the rows out; `otherwise` holds where no row matches.
     pub fn new(rules: &[Rule], otherwise: Action) -> Result<Self, TooManyRules> {
@@ -159,10 +163,19 @@ impl Policy {
                         None => Decision { action: otherwise, row: None },
                     };
                     policy.decided[role as usize][class as usize][usize::from(lacks_syn)] = decided;
+                    if let (Class::New, Some(row)) = (class, decided.row) {
+                        policy.marks[role as usize][usize::from(lacks_syn)] = rules[usize::from(row)].mark;
+                    }
                 }
             }
         }
         Ok(policy)
+    }
+
+    /// The mark of a flow that begins with a packet from this side; see [`Policy::decide`].
+    #[inline]
+    pub const fn mark(&self, from: Role, lacks_syn: bool) -> u32 {
+        self.marks[from as usize][lacks_syn as usize]
     }
 
     /// What happens to a packet of this class from this side. `lacks_syn`: a TCP packet that is not a plain SYN.
@@ -178,7 +191,7 @@ mod tests {
 
     fn outgoing(new_needs_syn: bool) -> Rule {
         let classes = Class::New.bit() | Class::Established.bit();
-        Rule { from: Some(Role::Inside), classes, new_needs_syn, action: Action::Accept }
+        Rule { from: Some(Role::Inside), classes, new_needs_syn, action: Action::Accept, mark: 0 }
     }
 
     #[test]
@@ -202,6 +215,16 @@ mod tests {
         assert_eq!(policy.decide(Role::Inside, Class::New, false).action, Action::Accept);
         assert_eq!(policy.decide(Role::Inside, Class::New, true).action, Action::Drop);
         assert_eq!(policy.decide(Role::Inside, Class::Established, true).action, Action::Accept);
+    }
+
+    #[test]
+    fn the_row_that_lets_a_flow_begin_marks_it() {
+        let rows = [Rule { mark: 7, ..outgoing(true) }, Rule { mark: 9, from: None, ..outgoing(false) }];
+        let policy = Policy::new(&rows, Action::Drop).unwrap();
+        assert_eq!(policy.mark(Role::Inside, false), 7);
+        assert_eq!(policy.mark(Role::Inside, true), 9);
+        assert_eq!(policy.mark(Role::Outside, false), 9);
+        assert_eq!(Policy::ACCEPT_ALL.mark(Role::Inside, false), 0);
     }
 
     #[test]

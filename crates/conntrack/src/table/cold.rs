@@ -1,10 +1,9 @@
-//! What few flows need: the carries of counters that passed 32 bits. Sparse, keyed by slab index, preallocated.
-//! Never sees a key or a packet.
+//! What few flows need: the carries of counters that passed 32 bits, sparse, and marks, one place for each slot of the
+//! slab, because a policy may mark every flow. Preallocated; never sees a key or a packet.
 
 use super::FlowIndex;
 use super::entry::{Entry, status};
 use super::memory::{Memory, Region, Zeroed, bytes_of};
-use crate::event::Count;
 use crate::key::Direction;
 
 /// A flow needs a line once it has carried 4 GB or 4 thousand million packets one way: one in 64 is plenty.
@@ -30,6 +29,8 @@ pub struct NoLine;
 #[derive(Debug)]
 pub struct Cold {
     lines: Region<Line>,
+    /// By slab index; means something only where [`status::MARKED`] is set, so that ending a flow touches nothing here.
+    marks: Region<u32>,
     len: usize,
     max: usize,
     saturated: u64,
@@ -57,13 +58,20 @@ const fn max_lines(max_entries: u32) -> usize {
 impl Cold {
     /// Bytes of [`Memory`] for a table of this capacity.
     pub const fn memory_bytes(max_entries: u32) -> usize {
-        bytes_of::<Line>(max_lines(max_entries) * SPARE)
+        bytes_of::<Line>(max_lines(max_entries) * SPARE) + bytes_of::<u32>(max_entries as usize + 1)
     }
 
     /// No line in use; `None` if `memory` has not [`Self::memory_bytes`] left.
     pub fn new(max_entries: u32, memory: &mut Memory) -> Option<Self> {
         let max = max_lines(max_entries);
-        Some(Self { lines: memory.take(max * SPARE)?, len: 0, max, saturated: 0 })
+        Some(Self {
+            lines: memory.take(max * SPARE)?,
+            // One for each slot of the slab, which has one more than there may be flows.
+            marks: memory.take(max_entries as usize + 1)?,
+            len: 0,
+            max,
+            saturated: 0,
+        })
     }
 
     /// Counts one packet of `bytes` bytes. A counter that would pass 32 bits while no line is free stays at
@@ -127,20 +135,15 @@ impl Cold {
         Ok(())
     }
 
-    /// Both directions' counters in full.
-    pub fn totals(&self, flow: FlowIndex, entry: &Entry) -> [Count; 2] {
-        let line = match self.find(flow) {
-            Ok(at) if entry.head.status & status::COLD != 0 => self.lines[at],
-            _ => Line::default(),
-        };
-        [Direction::Original, Direction::Reply].map(|direction| {
-            let way = direction.index();
-            let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-            Count {
-                packets: whole(line.packets[way], entry.packets[way]),
-                bytes: whole(line.bytes[way], entry.bytes[way]),
-            }
-        })
+    /// The high words of the flow's counters: of its packets and of its bytes, by [`Direction::index`].
+    #[inline(always)]
+    pub fn high(&self, flow: FlowIndex, entry: &Entry) -> [[u32; 2]; 2] {
+        if entry.head.status & status::COLD == 0 { [[0; 2]; 2] } else { self.high_words(flow) }
+    }
+
+    #[cold]
+    fn high_words(&self, flow: FlowIndex) -> [[u32; 2]; 2] {
+        self.find(flow).map_or([[0; 2]; 2], |at| [self.lines[at].packets, self.lines[at].bytes])
     }
 
     /// Frees the line of a flow that ends, if it has one.
@@ -175,6 +178,20 @@ impl Cold {
         }
         self.lines[hole] = Line::default();
         self.len -= 1;
+    }
+
+    /// The flow's mark; 0 unless it was given one.
+    pub fn mark(&self, flow: FlowIndex, entry: &Entry) -> u32 {
+        if entry.head.status & status::MARKED == 0 { 0 } else { self.marks[flow.0 as usize] }
+    }
+
+    /// Gives the flow a mark.
+    pub fn set_mark(&mut self, flow: FlowIndex, entry: &mut Entry, mark: u32) {
+        entry.head.status &= !status::MARKED;
+        if mark != 0 {
+            entry.head.status |= status::MARKED;
+            self.marks[flow.0 as usize] = mark;
+        }
     }
 
     /// Flows that have a line.

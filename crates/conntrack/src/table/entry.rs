@@ -1,7 +1,6 @@
 //! One flow: 128 bytes, two adjacent cache lines, IPv4 and IPv6 alike.
 //! The key is fixed at insertion; each group of the rest that must be consistent is one aligned word.
 
-use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::memory::Zeroed;
 use crate::track::{gre::GreVars, sctp::SctpVars, tcp::TcpVars, udp::UdpVars};
@@ -46,6 +45,14 @@ pub struct Head {
     pub status: u16,
 }
 
+impl Head {
+    /// All of it but the deadline, as one number: state, timeout, status from the lowest byte up.
+    #[inline(always)]
+    pub const fn facts(self) -> u32 {
+        self.state as u32 | (self.timeout_key as u32) << 8 | (self.status as u32) << 16
+    }
+}
+
 /// Bits of [`Head::status`].
 pub mod status {
     pub const SEEN_REPLY: u16 = 1;
@@ -58,6 +65,10 @@ pub mod status {
     pub const COLD: u16 = 16;
     /// A change waits to be told: the stored state is what it was, or the packet that changed it was INVALID.
     pub const STATE_CHANGED: u16 = 32;
+    /// Both endpoints are equal: every packet is a reply. See [`crate::key::FlowKey::is_mirror`].
+    pub const MIRROR: u16 = 64;
+    /// The flow's mark is not 0 and lies in [`crate::table::cold`], which sets and clears this.
+    pub const MARKED: u16 = 128;
     /// The upper byte tells flows apart that follow each other in one slot.
     pub const INCARNATION_SHIFT: u32 = 8;
 }
@@ -125,8 +136,9 @@ impl Entry {
     /// reply tuple first, as the kernel finds it.
     #[inline(always)]
     pub fn direction_of(&self, side: Side) -> Direction {
-        let original = if self.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
-        let mirror = self.key.is_mirror() && !planted(Fault::KeyMirror);
-        if side == original && !mirror { Direction::Original } else { Direction::Reply }
+        let original_hi = self.head.status & status::ORIGINAL_HI != 0;
+        let mirror = self.head.status & status::MIRROR != 0;
+        // Without a branch: which side a packet comes from is as good as random to a branch predictor.
+        if ((side == Side::Hi) ^ original_hi) | mirror { Direction::Reply } else { Direction::Original }
     }
 }

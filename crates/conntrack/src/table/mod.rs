@@ -65,6 +65,7 @@ pub enum Probe {
 /// The flows of one core. `PORTABLE` matches tags without the CPU's vector instructions.
 #[derive(Debug)]
 pub struct Table<const PORTABLE: bool = false> {
+    /// One slot more than there may be flows, so that there is always one to make the next flow in.
     slab: Region<Entry>,
     buckets: Region<Bucket>,
     /// A stack of the indices below `fresh` that hold no flow.
@@ -72,6 +73,7 @@ pub struct Table<const PORTABLE: bool = false> {
     free_len: usize,
     /// Indices from here on were never used.
     fresh: u32,
+    len: u32,
     stash: Region<Stashed>,
     stash_len: usize,
     /// Where the next search for a victim starts.
@@ -116,17 +118,21 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         let n = max_entries as usize;
         let buckets = n.div_ceil(LOAD);
         let buckets = if buckets < MIN_BUCKETS { MIN_BUCKETS } else { buckets };
-        bytes_of::<Entry>(n) + bytes_of::<Bucket>(buckets) + bytes_of::<u32>(n) + bytes_of::<Stashed>(STASH)
+        bytes_of::<Entry>(n + 1)
+            + bytes_of::<Bucket>(buckets)
+            + bytes_of::<u32>(n + 1)
+            + bytes_of::<Stashed>(STASH)
     }
 
     /// An empty table; `None` if `memory` has not [`Self::memory_bytes`] left.
     pub fn new(max_entries: u32, hint: PrefetchHint, memory: &mut Memory) -> Option<Self> {
         Some(Self {
-            slab: memory.take(max_entries as usize)?,
+            slab: memory.take(max_entries as usize + 1)?,
             buckets: memory.take(buckets_for(max_entries))?,
-            free: memory.take(max_entries as usize)?,
+            free: memory.take(max_entries as usize + 1)?,
             free_len: 0,
             fresh: 0,
+            len: 0,
             stash: memory.take(STASH)?,
             stash_len: 0,
             hand: 0,
@@ -137,7 +143,7 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
     /// Flows in the table.
     #[inline(always)]
     pub fn len(&self) -> u32 {
-        self.fresh - self.free_len as u32
+        self.len
     }
 
     /// Whether there is none.
@@ -147,7 +153,7 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
 
     /// The most flows it can hold.
     pub fn capacity(&self) -> u32 {
-        self.slab.len() as u32
+        self.slab.len() as u32 - 1
     }
 
     #[inline(always)]
@@ -221,6 +227,20 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         self.find_elsewhere(home, key)
     }
 
+    /// The slot's entry, if it has this key. It may be of a flow that has ended: see [`status::LIVE`].
+    #[inline(always)]
+    pub fn entry_of(&mut self, flow: FlowIndex, key: &FlowKey) -> Option<&mut Entry> {
+        self.slab.get_mut(flow.0 as usize).filter(|entry| same_key(&entry.key, key))
+    }
+
+    /// What the alternate bucket says, after [`Probe::Elsewhere`]; touches no entry.
+    #[inline(always)]
+    pub fn probe_alternate(&self, hash: u64) -> Option<FlowIndex> {
+        let home = self.home(hash);
+        let bucket = &self.buckets[self.other_bucket(home.bucket, home.tag) as usize];
+        bucket.matches::<PORTABLE>(home.tag).next().map(|slot| FlowIndex(bucket.index(slot)))
+    }
+
     #[inline(always)]
     fn find_in(&self, bucket: &Bucket, tag: u16, key: &FlowKey) -> Option<FlowIndex> {
         bucket
@@ -241,27 +261,59 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         })
     }
 
-    /// Puts a flow in that is not there yet, and marks it live.
+    /// Takes a slot to make a flow in. It goes into the table by [`Self::commit`], or else back by
+    /// [`Self::give_back`], before another is taken.
     #[inline(always)]
-    pub fn insert(&mut self, hash: u64, mut entry: Entry) -> Result<FlowIndex, Full> {
-        let index = match self.free_len.checked_sub(1) {
-            Some(top) => self.free[top],
-            None if self.fresh < self.capacity() => self.fresh,
-            None => return Err(Full::Entries),
-        };
+    pub fn take_vacant(&mut self) -> FlowIndex {
+        match self.free_len.checked_sub(1) {
+            Some(top) => {
+                self.free_len = top;
+                FlowIndex(self.free[top])
+            }
+            None => {
+                self.fresh += 1;
+                FlowIndex(self.fresh - 1)
+            }
+        }
+    }
+
+    /// Gives back a slot that [`Self::take_vacant`] gave.
+    #[inline(always)]
+    pub fn give_back(&mut self, flow: FlowIndex) {
+        self.slab[flow.0 as usize].head.status = 0;
+        self.free[self.free_len] = flow.0;
+        self.free_len += 1;
+    }
+
+    /// Puts the flow that was made in this slot into the index, where it is not yet, and marks it live. Where there is
+    /// no room the slot stays taken.
+    #[inline(always)]
+    pub fn commit(&mut self, hash: u64, flow: FlowIndex) -> Result<(), Full> {
+        if self.len == self.capacity() {
+            return Err(Full::Entries);
+        }
         let home = self.home(hash);
         let bucket = &mut self.buckets[home.bucket as usize];
         match bucket.vacant::<PORTABLE>() {
-            Some(slot) => bucket.put(slot, home.tag, index, false),
-            None => self.insert_elsewhere(home, index)?,
+            Some(slot) => bucket.put(slot, home.tag, flow.0, false),
+            None => self.insert_elsewhere(home, flow.0)?,
         }
-        match self.free_len.checked_sub(1) {
-            Some(top) => self.free_len = top,
-            None => self.fresh += 1,
+        self.len += 1;
+        self.slab[flow.0 as usize].head.status |= status::LIVE;
+        Ok(())
+    }
+
+    /// Puts a flow in that is not there yet, and marks it live.
+    pub fn insert(&mut self, hash: u64, entry: Entry) -> Result<FlowIndex, Full> {
+        let flow = self.take_vacant();
+        *self.entry_mut(flow) = entry;
+        match self.commit(hash, flow) {
+            Ok(()) => Ok(flow),
+            Err(full) => {
+                self.give_back(flow);
+                Err(full)
+            }
         }
-        entry.head.status |= status::LIVE;
-        self.slab[index as usize] = entry;
-        Ok(FlowIndex(index))
     }
 
     /// The home bucket is full: the alternate, else one move out of either, else the stash.
@@ -338,9 +390,8 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
                 }
             }
         }
-        self.slab[flow.0 as usize].head.status = 0;
-        self.free[self.free_len] = flow.0;
-        self.free_len += 1;
+        self.give_back(flow);
+        self.len -= 1;
         true
     }
 
@@ -456,16 +507,8 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
 /// Without a branch for each word: nearly every comparison after a tag match is of equal keys.
 #[inline(always)]
 fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
-    let (a, b) = (words(a), words(b));
+    let (a, b) = (a.words(), b.words());
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) == 0
-}
-
-#[inline(always)]
-#[allow(unsafe_code)]
-fn words(key: &FlowKey) -> &[u64; 5] {
-    const { assert!(size_of::<FlowKey>() == 40 && align_of::<FlowKey>() == 8) };
-    // SAFETY: a FlowKey is 40 bytes of integers without padding (16 + 16 + 2 + 2 + 2 + 1 + 1), aligned to 8.
-    unsafe { &*core::ptr::from_ref(key).cast() }
 }
 
 /// Starts bringing the first line of `what`.

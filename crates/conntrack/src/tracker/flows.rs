@@ -1,16 +1,14 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, ProtoView, tuples};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, Snapshot};
 use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
-use crate::table::entry::{Entry, status};
+use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
 use crate::table::{FlowIndex, Full, PrefetchHint, Table};
 use crate::tick::{Tick, until};
 use crate::timer::wheel::Wheel;
-use crate::track::timeout::TimeoutKey;
-use crate::wire::proto;
 
 use super::{Counters, StateCounts};
 
@@ -59,15 +57,16 @@ impl Flows {
         })
     }
 
-    /// Puts a flow in whose first step has been taken.
-    #[inline]
-    pub(super) fn make(&mut self, now: Tick, hash: u64, mut entry: Entry) -> Result<FlowIndex, Refused> {
+    /// Puts the flow that was made in a slot of the table in. Where there is no room the slot stays taken.
+    #[inline(always)]
+    pub(super) fn make(&mut self, now: Tick, hash: u64, flow: FlowIndex) -> Result<(), Refused> {
+        self.table.commit(hash, flow)?;
         self.incarnation = self.incarnation.wrapping_add(1);
+        let entry = self.table.entry_mut(flow);
         entry.head.status |= u16::from(self.incarnation) << status::INCARNATION_SHIFT;
-        let flow = self.table.insert(hash, entry)?;
+        self.states.add(entry);
         self.arm(now, flow);
-        self.states.add(self.table.entry(flow));
-        Ok(flow)
+        Ok(())
     }
 
     /// Takes a flow out and tells of it.
@@ -96,7 +95,11 @@ impl Flows {
     ) {
         counters.destroyed[reason as usize] += 1;
         if events.enabled() && !planted(Fault::DestroyUntold) {
-            events.push(Event { at: now, kind: EventKind::Destroy(reason), flow: self.view(now, flow) });
+            events.push(Event {
+                at: now,
+                kind: EventKind::Destroy(reason),
+                snapshot: self.snapshot(now, flow),
+            });
         }
         self.states.remove(self.table.entry(flow));
         self.cold.forget(flow, self.table.entry_mut(flow));
@@ -105,6 +108,7 @@ impl Flows {
     }
 
     /// Has the wheel look at the flow at its deadline; it holds no reference to it now.
+    #[inline]
     pub(super) fn arm(&mut self, now: Tick, flow: FlowIndex) {
         let entry = self.table.entry_mut(flow);
         let left = until(entry.head.deadline, now.low()).max(0);
@@ -139,6 +143,12 @@ impl Flows {
         }
     }
 
+    /// Gives the flow a mark; 0 takes it away.
+    #[inline]
+    pub(super) fn set_mark(&mut self, flow: FlowIndex, mark: u32) {
+        self.cold.set_mark(flow, self.table.entry_mut(flow), mark);
+    }
+
     pub(super) fn before(entry: &Entry) -> Before {
         Before { state: entry.head.state, status: entry.head.status }
     }
@@ -161,7 +171,7 @@ impl Flows {
         let changed = self.recount(flow, before);
         self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
         if (changed || planted(Fault::UpdateToldTwice)) && events.enabled() && !planted(Fault::UpdateUntold) {
-            events.push(Event { at: now, kind: EventKind::Update, flow: self.view(now, flow) });
+            events.push(Event { at: now, kind: EventKind::Update, snapshot: self.snapshot(now, flow) });
         }
     }
 
@@ -186,70 +196,25 @@ impl Flows {
 
     /// A copy of the flow for people and machines to read.
     pub(super) fn view(&self, now: Tick, flow: FlowIndex) -> FlowView {
-        let entry = self.table.entry(flow);
-        let mut vars = entry.vars;
-        let original = if entry.head.status & status::ORIGINAL_HI != 0 { Side::Hi } else { Side::Lo };
-        let (original, reply) = tuples(&entry.key, original);
-        let proto_view = match entry.key.proto {
-            proto::TCP => {
-                let tcp = vars.tcp();
-                let wscale = [tcp.scale(Direction::Original), tcp.scale(Direction::Reply)];
-                ProtoView::Tcp { wscale, flags: tcp.flags }
-            }
-            proto::SCTP => ProtoView::Sctp { vtag: vars.sctp().vtag },
-            proto::GRE => {
-                let gre = vars.gre();
-                let secs = |ticks| crate::tick::Ticks(ticks).as_secs();
-                ProtoView::Gre {
-                    timeout_secs: secs(gre.timeout),
-                    stream_timeout_secs: secs(gre.stream_timeout),
-                }
-            }
-            _ => ProtoView::None,
-        };
-        let left = until(entry.head.deadline, now.low()).max(0) as u32;
-        FlowView {
-            id: id_of(entry, flow),
-            proto: entry.key.proto,
-            zone: entry.key.zone,
-            state: entry.head.state,
-            status: entry.head.status & (status::SEEN_REPLY | status::ASSURED),
-            original,
-            reply,
-            count: (self.accounting || planted(Fault::AccountingSwitch))
-                .then(|| self.cold.totals(flow, entry)),
-            timeout_secs: crate::tick::Ticks(left).as_secs(),
-            timeout_key: TimeoutKey::ALL
-                .get(usize::from(entry.head.timeout_key))
-                .copied()
-                .unwrap_or(TimeoutKey::Generic),
-            created: Tick(now.0 - u64::from(now.low().wrapping_sub(entry.created))),
-            vars: proto_view,
-        }
+        self.snapshot(now, flow).view()
+    }
+
+    /// A copy of the flow as it lies.
+    #[inline(always)]
+    pub(super) fn snapshot(&self, now: Tick, flow: FlowIndex) -> Snapshot {
+        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting)
     }
 }
 
-/// Differs between flows that live at the same time, and between those that follow each other in one slot.
-fn id_of(entry: &Entry, flow: FlowIndex) -> u32 {
-    // Murmur3's finalizer: one-to-one, so that no two live slots share an id within one incarnation count.
-    let generation = u32::from(entry.head.status >> status::INCARNATION_SHIFT) << 24;
-    let mut id = flow.0 ^ generation ^ entry.created.rotate_left(12);
-    id = (id ^ id >> 16).wrapping_mul(0x85eb_ca6b);
-    id = (id ^ id >> 13).wrapping_mul(0xc2b2_ae35);
-    id ^ id >> 16
-}
-
-/// An entry for a flow that has just been seen, before its first step.
-pub(super) fn blank(key: FlowKey, side: Side, now: Tick) -> Entry {
-    let status = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
-    Entry {
-        key,
-        head: crate::table::entry::Head { status, ..Default::default() },
-        packets: [0; 2],
-        bytes: [0; 2],
-        armed: 0,
-        wheel_pos: 0,
-        created: now.low(),
-        vars: crate::table::entry::Vars::ZERO,
-    }
+/// Makes a slot's entry one of a flow that has just been seen, before its first step.
+#[inline(always)]
+pub(super) fn begin(entry: &mut Entry, key: FlowKey, side: Side, now: Tick) {
+    let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
+    let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
+    entry.key = key;
+    entry.head = Head { status: original | mirror, ..Head::default() };
+    (entry.packets, entry.bytes) = ([0; 2], [0; 2]);
+    (entry.armed, entry.wheel_pos) = (0, 0);
+    entry.created = now.low();
+    entry.vars = Vars::ZERO;
 }

@@ -1,13 +1,16 @@
 //! Room 8 ties 1 to 7: a burst of frames goes in, an outcome for each comes out.
 //! One owner, one thread; the only allocation is in [`Tracker::new`].
 
+mod burst;
 mod counters;
+mod edit;
 mod flows;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Counters, StateCounts};
+pub use edit::{Edit, NewMark};
 
 use alloc::vec::Vec;
 
@@ -17,16 +20,17 @@ use crate::fragment::{Fragments, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
-use crate::policy::{Action, Class, DropReason, Policy, Role};
+use crate::policy::{Action, Class, Decision, DropReason, Policy, Role};
 use crate::table::entry::{Entry, Head, Vars, status};
 use crate::table::memory::Memory;
-use crate::table::{FlowIndex, Full, PrefetchHint, Probe};
+use crate::table::{FlowIndex, Full, PrefetchHint};
 use crate::tick::{Tick, Ticks, until};
 use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
 use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, tcp_flags};
+use burst::Found;
 use flows::{Flows, Refused};
 use sweep::Sweep;
 
@@ -158,16 +162,10 @@ struct Core {
     on_full: OnFull,
     flows: Flows,
     hasher: Hasher,
+    cpu: Cpu,
+    /// From the settings and the policy.
+    settled: burst::Settled,
     counters: Counters,
-}
-
-/// One frame between the stages of a burst.
-#[derive(Clone, Copy)]
-struct Work<'a> {
-    parsed: Parsed<'a>,
-    keyed: Option<Found>,
-    /// Whose flow it is, if it is another worker's.
-    away: Option<WorkerId>,
 }
 
 /// How a burst came.
@@ -177,14 +175,6 @@ enum Came {
     ByPort,
     /// From another worker.
     ByRing,
-}
-
-/// A key, the side that the packet came from, and the key's hash.
-#[derive(Clone, Copy)]
-struct Found {
-    key: FlowKey,
-    side: Side,
-    hash: u64,
 }
 
 impl Tracker {
@@ -208,9 +198,19 @@ impl Tracker {
         let have = memory.left();
         let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
-        let hasher = Hasher::new(limits.hash_key, Cpu::detect());
+        let cpu = Cpu::detect();
+        let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
-            core: Core { settings, policy, on_full, flows, hasher, counters: Counters::default() },
+            core: Core {
+                settings,
+                policy,
+                on_full,
+                flows,
+                hasher,
+                cpu,
+                settled: burst::Settled::new(&settings, &policy),
+                counters: Counters::default(),
+            },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
             owners: Owners::alone(),
@@ -263,30 +263,7 @@ impl Tracker {
     ) {
         self.catch_up(now, events);
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
-            self.on_chunk(now, frames, outcomes, events, came);
-        }
-    }
-
-    fn on_chunk(
-        &mut self,
-        now: Tick,
-        frames: &[Frame<'_>],
-        outcomes: &mut [Outcome],
-        events: &mut Events,
-        came: Came,
-    ) {
-        let nothing = Parsed::Untracked(wire::Untracked::NotIp);
-        let mut burst = [Work { parsed: nothing, keyed: None, away: None }; BURST];
-        let owners = (came == Came::ByPort && self.owners.are_several()).then_some(&self.owners);
-        for (frame, work) in frames.iter().zip(&mut burst) {
-            *work = self.core.read(frame, owners);
-        }
-        self.core.fetch(&burst[..frames.len()]);
-        for ((frame, work), outcome) in frames.iter().zip(&burst).zip(outcomes) {
-            *outcome = match work.away {
-                None => self.on_frame(now, frame, work, events, came),
-                Some(owner) => Outcome::untold(Verdict::HandOff(owner)),
-            };
+            burst::on_chunk(self, now, frames, outcomes, events, came);
         }
     }
 
@@ -312,24 +289,6 @@ impl Tracker {
                 }
                 self.core.visit(self.last, &due[..taken], events);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn on_frame(
-        &mut self,
-        now: Tick,
-        frame: &Frame<'_>,
-        work: &Work<'_>,
-        events: &mut Events,
-        came: Came,
-    ) -> Outcome {
-        match &work.parsed {
-            Parsed::Packet(packet) => self.core.on_packet(now, frame, packet, work.keyed, events),
-            Parsed::Fragment(fragment) => self.on_fragment(now, frame, fragment, events, came),
-            Parsed::Untracked(_) => self.core.classify(frame, Class::Untracked, None, false),
-            Parsed::Invalid(reason) => self.core.invalid(frame, *reason),
-            Parsed::Malformed(reason) => self.core.malformed(*reason),
         }
     }
 
@@ -430,6 +389,11 @@ impl Tracker {
     pub fn set_timeout(&mut self, key: TimeoutKey, value: Ticks) {
         let mut settings = self.core.settings;
         settings.timeouts.set(key, value.min(Ticks::MAX));
+        self.set_settings(settings);
+    }
+
+    /// Changes every switch and timeout at once; see [`Tracker::configure`].
+    pub fn set_settings(&mut self, settings: Settings) {
         self.configure(settings, self.core.policy, self.core.on_full);
     }
 
@@ -438,6 +402,7 @@ impl Tracker {
     pub fn configure(&mut self, settings: Settings, policy: Policy, on_full: OnFull) {
         self.sweep.start(&self.core.settings.timeouts, &settings.timeouts);
         self.core.settings = settings;
+        self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
         self.core.policy = policy;
         self.core.on_full = on_full;
@@ -497,41 +462,6 @@ impl Tracker {
 }
 
 impl Core {
-    /// Stage 1: the frame's headers, key and hash, and with `owners` whose flow it is; the index line is on its way,
-    /// unless the flow is another worker's.
-    #[inline(always)]
-    fn read<'a>(&self, frame: &Frame<'a>, owners: Option<&Owners>) -> Work<'a> {
-        let parsed = wire::parse(frame.bytes, frame.link, frame.checksum, self.settings.checksum);
-        let keyed = match &parsed {
-            Parsed::Packet(packet) => self.key(packet, frame.zone),
-            _ => None,
-        };
-        if let Some(found) = keyed {
-            if let Some(away) = owners.and_then(|owners| owners.elsewhere(found.hash)) {
-                return Work { parsed, keyed: None, away: Some(away) };
-            }
-            self.flows.table.prefetch_bucket(found.hash);
-        }
-        Work { parsed, keyed, away: None }
-    }
-
-    /// Stage 2: the index says where the entry is, or will be; its lines are on their way.
-    #[inline(always)]
-    fn fetch(&self, burst: &[Work<'_>]) {
-        let table = &self.flows.table;
-        let mut misses = 0;
-        for found in burst.iter().filter_map(|work| work.keyed) {
-            match table.probe(found.hash) {
-                Probe::Candidate(flow) => table.prefetch_entry(flow),
-                Probe::Elsewhere => table.prefetch_alternate(found.hash),
-                Probe::Absent => {
-                    table.prefetch_vacant(misses);
-                    misses += 1;
-                }
-            }
-        }
-    }
-
     /// Stage 3 of a datagram that was put together, or that never will be. With `owners` it may be another worker's.
     fn on_datagram(
         &mut self,
@@ -548,7 +478,9 @@ impl Core {
                 if let Some(owner) = owner {
                     return Outcome::untold(Verdict::HandOff(owner));
                 }
-                self.on_packet(now, frame, packet, keyed, events)
+                let mut outcome = Outcome::untold(Verdict::Forward);
+                self.on_packet(now, frame, packet, keyed, events, &mut outcome);
+                outcome
             }
             Parsed::Untracked(_) => self.classify(frame, Class::Untracked, None, false),
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
@@ -557,7 +489,6 @@ impl Core {
         }
     }
 
-    #[inline(always)]
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
         let zone = if planted(Fault::KeyZone) { 0 } else { zone };
         let keyed = match &packet.l4 {
@@ -567,7 +498,7 @@ impl Core {
         keyed.map(|Keyed { key, side }| Found { key, side, hash: self.hasher.hash(&key) })
     }
 
-    /// Stage 3: one whole packet.
+    /// Stage 3 in general: one whole packet.
     #[inline(always)]
     fn on_packet(
         &mut self,
@@ -576,15 +507,20 @@ impl Core {
         packet: &Packet<'_>,
         found: Option<Found>,
         events: &mut Events,
-    ) -> Outcome {
-        let Some(found) = found else { return self.invalid(frame, Reason::IcmpErrorQuote) };
+        outcome: &mut Outcome,
+    ) {
+        let Some(found) = found else {
+            *outcome = self.invalid(frame, Reason::IcmpErrorQuote);
+            return;
+        };
         let flow = self.find(now, found.hash, &found.key, events);
         if let L4::IcmpError { inner } = &packet.l4 {
-            return self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            *outcome = self.on_icmp_error(now, frame, packet, inner, found.side, flow, events);
+            return;
         }
         match flow {
-            Some(flow) => self.on_known(now, frame, packet, found, flow, events),
-            None => self.on_new(now, frame, packet, found, events),
+            Some(flow) => self.on_known(now, frame, packet, &found, flow, events, outcome),
+            None => self.on_new(now, frame, packet, &found, events, outcome),
         }
     }
 
@@ -604,16 +540,17 @@ impl Core {
         None
     }
 
-    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn on_known(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         flow: FlowIndex,
         events: &mut Events,
-    ) -> Outcome {
+        outcome: &mut Outcome,
+    ) {
         let entry = self.flows.table.entry_mut(flow);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
@@ -639,18 +576,20 @@ impl Core {
                 }
                 self.flows.settle(now, flow);
                 self.flows.keep_for_later(flow, before);
-                return self.invalid(frame, reason);
+                *outcome = self.invalid(frame, reason);
+                return;
             }
             Step::Destroy => {
                 self.flows.count(flow, direction, packet.ip_bytes);
                 self.flows.keep_for_later(flow, before);
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
                 let class = if direction == Direction::Reply { Class::Established } else { Class::New };
-                return self.classify(frame, class, Some(direction), lacks_syn(packet));
+                *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
+                return;
             }
             Step::Reopen => {
                 self.flows.end(now, found.hash, flow, DestroyReason::Closed, &mut self.counters, events);
-                return self.on_new(now, frame, packet, found, events);
+                return self.on_new(now, frame, packet, found, events, outcome);
             }
         }
         let class = match direction {
@@ -663,77 +602,78 @@ impl Core {
             }
         };
         self.flows.tell(now, flow, before, events);
-        self.classify(frame, class, Some(direction), lacks_syn(packet))
+        *outcome = self.classify(frame, class, Some(direction), lacks_syn(packet));
     }
 
-    /// The first packet of a flow: tentative until policy has let it through.
+    /// The first packet of a flow, which is made where it will stay, and tentative until policy has let it through.
     fn on_new(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
         packet: &Packet<'_>,
-        found: Found,
+        found: &Found,
         events: &mut Events,
-    ) -> Outcome {
-        let mut entry = flows::blank(found.key, found.side, now);
+        outcome: &mut Outcome,
+    ) {
         let direction = Direction::Original;
+        let flow = self.flows.table.take_vacant();
+        let entry = self.flows.table.entry_mut(flow);
+        flows::begin(entry, found.key, found.side, now);
         let ctx = Context { now: now.low(), direction, first: true, settings: &self.settings };
         match step(&mut entry.head, &mut entry.vars, packet, &ctx) {
             Step::Refresh { key, span } => {
                 entry.head.deadline = now.low().wrapping_add(span);
                 entry.head.timeout_key = key as u8;
             }
-            Step::Invalid(reason) => return self.invalid(frame, reason),
+            Step::Invalid(reason) => {
+                self.flows.table.give_back(flow);
+                *outcome = self.invalid(frame, reason);
+                return;
+            }
             // No protocol answers so to a first packet; were one to, the packet would pass without a flow.
             Step::Ignore | Step::Destroy | Step::Reopen => {
-                return self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                self.flows.table.give_back(flow);
+                *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+                return;
             }
         }
-        let outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
+        *outcome = self.classify(frame, Class::New, Some(direction), lacks_syn(packet));
         if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
-            return outcome;
+            return self.flows.table.give_back(flow);
         }
-        match self.make(now, found.hash, entry, events) {
-            Ok(flow) => {
-                self.counters.inserted += 1;
-                if !planted(Fault::FirstUncounted) {
-                    self.flows.count(flow, direction, packet.ip_bytes);
-                }
-                if events.enabled() && !planted(Fault::NewUntold) {
-                    events.push(crate::event::Event {
-                        at: now,
-                        kind: EventKind::New,
-                        flow: self.flows.view(now, flow),
-                    });
-                }
-                outcome
-            }
-            Err(_) if self.on_full == OnFull::PassUntracked => {
+        if self.make(now, found.hash, flow, events).is_err() {
+            self.flows.table.give_back(flow);
+            if self.on_full == OnFull::PassUntracked {
                 self.counters.full_untracked += 1;
-                outcome
-            }
-            Err(_) => {
+            } else {
                 self.counters.dropped[DropReason::TableFull.index()] += 1;
-                Outcome { verdict: Verdict::Drop(DropReason::TableFull), ..outcome }
+                outcome.verdict = Verdict::Drop(DropReason::TableFull);
             }
+            return;
+        }
+        self.counters.inserted += 1;
+        let mark = self.policy.mark(frame.role, lacks_syn(packet));
+        if mark != 0 {
+            self.flows.set_mark(flow, mark);
+        }
+        if !planted(Fault::FirstUncounted) {
+            self.flows.count(flow, direction, packet.ip_bytes);
+        }
+        if events.enabled() && !planted(Fault::NewUntold) {
+            events.push(crate::event::Event {
+                at: now,
+                kind: EventKind::New,
+                snapshot: self.flows.snapshot(now, flow),
+            });
         }
     }
 
     /// Puts a flow in, making room as the operator wants it.
     #[inline(always)]
-    fn make(
-        &mut self,
-        now: Tick,
-        hash: u64,
-        entry: Entry,
-        events: &mut Events,
-    ) -> Result<FlowIndex, Refused> {
-        let full = match self.flows.make(now, hash, entry) {
-            Ok(flow) => return Ok(flow),
-            Err(full) => full,
-        };
+    fn make(&mut self, now: Tick, hash: u64, flow: FlowIndex, events: &mut Events) -> Result<(), Refused> {
+        let Err(full) = self.flows.make(now, hash, flow) else { return Ok(()) };
         self.make_room(now, hash, full, events)?;
-        self.flows.make(now, hash, entry)
+        self.flows.make(now, hash, flow)
     }
 
     /// A flow whose time has passed goes first; else, by `early_drop`, one that is not ASSURED.
@@ -847,16 +787,11 @@ impl Core {
         lacks_syn: bool,
     ) -> Outcome {
         self.counters.packets[class as usize] += 1;
-        let decision = self.policy.decide(frame.role, class, lacks_syn);
-        let verdict = match decision.action {
-            Action::Accept => Verdict::Forward,
-            Action::Drop => {
-                let reason = DropReason::Policy { class, row: decision.row };
-                self.counters.dropped[reason.index()] += 1;
-                Verdict::Drop(reason)
-            }
-        };
-        Outcome { class: Some(class), direction, reason: None, verdict, releases: None }
+        let outcome = Outcome::of(class, direction, self.policy.decide(frame.role, class, lacks_syn));
+        if let Verdict::Drop(reason) = outcome.verdict {
+            self.counters.dropped[reason.index()] += 1;
+        }
+        outcome
     }
 
     fn invalid(&mut self, frame: &Frame<'_>, reason: Reason) -> Outcome {
@@ -876,6 +811,15 @@ impl Core {
 }
 
 impl Outcome {
+    /// Of a packet whose state is known, as policy decided.
+    const fn of(class: Class, direction: Option<Direction>, decision: Decision) -> Self {
+        let verdict = match decision.action {
+            Action::Accept => Verdict::Forward,
+            Action::Drop => Verdict::Drop(DropReason::Policy { class, row: decision.row }),
+        };
+        Self { class: Some(class), direction, reason: None, verdict, releases: None }
+    }
+
     /// Nothing is known of the frame but what to do with it.
     pub const fn untold(verdict: Verdict) -> Self {
         Self { class: None, direction: None, reason: None, verdict, releases: None }

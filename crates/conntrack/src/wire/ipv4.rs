@@ -12,7 +12,7 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_BITS: u16 = 0x1fff;
 
 #[inline]
-pub(super) fn parse(bytes: &[u8], sums: Sums) -> Parsed<'_> {
+pub(super) fn parse(bytes: &[u8], header_good: bool, sums: Sums) -> Parsed<'_> {
     let Some(&head) = bytes.first_chunk::<20>() else {
         return Parsed::Malformed(Reason::IpTruncated);
     };
@@ -30,9 +30,10 @@ pub(super) fn parse(bytes: &[u8], sums: Sums) -> Parsed<'_> {
     else {
         return Parsed::Malformed(Reason::IpTruncated);
     };
-    let sum = Sum::ZERO.add(&head);
-    let sum = if header_bytes == 20 { sum } else { sum.add(header.get(20..).unwrap_or_default()) };
-    if !sum.is_right() && !planted(Fault::SumIpv4) {
+    if !header_good
+        && !Sum::ZERO.add(&head).add(header.get(20..).unwrap_or_default()).is_right()
+        && !planted(Fault::SumIpv4)
+    {
         return Parsed::Malformed(Reason::IpChecksum);
     }
     let (src, dst) = (Addr::v4([s0, s1, s2, s3]), Addr::v4([d0, d1, d2, d3]));

@@ -10,6 +10,7 @@ mod gre;
 pub mod icmp;
 mod ipv4;
 mod ipv6;
+pub mod plain;
 mod sctp;
 mod tcp;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub enum Link {
 
 /// What the NIC said of a frame's checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Checksum {
     /// Nothing: verify in software, if verification is on.
     #[default]
@@ -38,6 +40,8 @@ pub enum Checksum {
     Good,
     /// The transport checksum is known to be wrong.
     Bad,
+    /// The IPv4 header's checksum was verified too.
+    AllGood,
 }
 
 /// An address in wire order: IPv6 whole; IPv4 in the first four bytes, the rest zero.
@@ -76,22 +80,20 @@ pub mod tcp_flags {
 }
 
 /// One whole IP packet whose headers were understood.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     pub family: Family,
     pub src: Addr,
     pub dst: Addr,
     /// The transport protocol, behind any IPv6 extension headers.
     pub proto: u8,
-    /// TTL in IPv4.
-    pub hop_limit: u8,
     /// Bytes from the start of the IP header to the end of the datagram: what accounting counts.
     pub ip_bytes: u32,
     pub l4: L4<'a>,
 }
 
 /// The transport part. Every check that needs no flow (lengths, checksums) has passed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L4<'a> {
     Tcp(Segment<'a>),
     Udp {
@@ -123,23 +125,24 @@ pub enum L4<'a> {
 }
 
 /// A TCP segment's header, in host order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Segment<'a> {
-    pub sport: u16,
-    pub dport: u16,
     pub seq: u32,
     pub ack: u32,
+    /// Bytes behind the TCP header.
+    pub payload_bytes: u32,
     /// As on the wire, unscaled.
     pub window: u16,
     /// See [`tcp_flags`].
     pub flags: u8,
-    /// Bytes behind the TCP header.
-    pub payload_bytes: u32,
+    pub sport: u16,
+    pub dport: u16,
     pub options: &'a [u8],
 }
 
 /// An SCTP packet: the common header and everything behind it (chunks not yet checked).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sctp<'a> {
     pub sport: u16,
     pub dport: u16,
@@ -149,7 +152,7 @@ pub struct Sctp<'a> {
 
 /// What an ICMP error quotes, as far as a flow key needs it. The ids are what the key room wants: ports, or
 /// the ICMP type/code/id, or the GRE call id.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     pub family: Family,
     pub src: Addr,
@@ -159,7 +162,7 @@ pub struct Quoted {
 }
 
 /// The transport identifiers inside a [`Quoted`] packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotedIds {
     Ports { sport: u16, dport: u16 },
     Icmp { icmp_type: u8, code: u8, id: u16 },
@@ -234,18 +237,19 @@ impl Addr {
 }
 
 /// Reads one frame. `checksum` is what the NIC said of it; `verify` off accepts every transport checksum, as
-/// `nf_conntrack_checksum` = 0 does. The IPv4 header checksum is always verified.
+/// `nf_conntrack_checksum` = 0 does. The IPv4 header's checksum is verified here unless the NIC has done it.
 #[inline]
 pub fn parse(bytes: &[u8], link: Link, checksum: Checksum, verify: bool) -> Parsed<'_> {
     let sums = Sums::new(checksum, verify);
+    let header_good = checksum == Checksum::AllGood;
     match link {
         Link::Ethernet => match ethernet::payload(bytes) {
-            Ok((ethernet::Ip::V4, ip)) => ipv4::parse(ip, sums),
+            Ok((ethernet::Ip::V4, ip)) => ipv4::parse(ip, header_good, sums),
             Ok((ethernet::Ip::V6, ip)) => ipv6::parse(ip, sums),
             Err(other) => other,
         },
         Link::Ip => match bytes.first().map(|first| first >> 4) {
-            Some(4) => ipv4::parse(bytes, sums),
+            Some(4) => ipv4::parse(bytes, header_good, sums),
             Some(6) => ipv6::parse(bytes, sums),
             Some(_) => Parsed::Malformed(Reason::IpHeader),
             None => Parsed::Malformed(Reason::IpTruncated),
@@ -301,9 +305,9 @@ impl Sums {
     #[inline(always)]
     fn new(checksum: Checksum, verify: bool) -> Self {
         match (verify || planted(Fault::SumSwitch), checksum) {
-            (true, Checksum::Good) if planted(Fault::SumNicGood) => Self::Verify,
+            (true, Checksum::Good | Checksum::AllGood) if planted(Fault::SumNicGood) => Self::Verify,
             (true, Checksum::Bad) if planted(Fault::SumNicBad) => Self::Accept,
-            (false, _) | (true, Checksum::Good) => Self::Accept,
+            (false, _) | (true, Checksum::Good | Checksum::AllGood) => Self::Accept,
             (true, Checksum::Unknown) => Self::Verify,
             (true, Checksum::Bad) => Self::Refuse,
         }
@@ -339,8 +343,8 @@ struct Ip {
 impl Ip {
     #[inline(always)]
     fn packet<'a>(self, proto: u8, l4: L4<'a>) -> Parsed<'a> {
-        let Self { family, src, dst, hop_limit, ip_bytes } = self;
-        Parsed::Packet(Packet { family, src, dst, proto, hop_limit, ip_bytes, l4 })
+        let Self { family, src, dst, hop_limit: _, ip_bytes } = self;
+        Parsed::Packet(Packet { family, src, dst, proto, ip_bytes, l4 })
     }
 
     /// The sum of the pseudo header of `proto` over `bytes` of transport data.

@@ -2,12 +2,14 @@
 //! cases of ignored segments and resets ([`reset`]), the window ([`window`]), and the timeout.
 //! Rules and numbers: conntrack as Linux 6.18 behaves; the classic profile's differences are switches.
 
+mod established;
 mod options;
 mod reset;
 mod state;
 mod steps;
 mod window;
 
+pub use established::{Rules as EstablishedRules, step_established};
 pub use state::{Mark, Peer, TcpState, TcpVars};
 
 use super::reason::Reason;

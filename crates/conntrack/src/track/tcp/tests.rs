@@ -9,8 +9,13 @@ use super::options::{Options, highest_sack};
 use super::state::{Index, Mark, Peer, TcpState, TcpVars, after, before};
 use super::steps::{Cell, cell};
 use super::window::{Fit, check};
+use super::{EstablishedRules, step, step_established};
 use crate::key::Direction;
-use crate::track::settings::Pickup;
+use crate::table::entry::{Head, status};
+use crate::tick::Ticks;
+use crate::track::settings::{Pickup, Profile, Settings};
+use crate::track::timeout::TimeoutKey;
+use crate::track::{Context, Step};
 use crate::wire::{Segment, tcp_flags};
 
 const BOTH: [Direction; 2] = [Direction::Original, Direction::Reply];
@@ -191,6 +196,65 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// And where the short way says nothing, it has changed nothing.
+    #[test]
+    fn the_short_way_of_an_established_flow_ends_where_the_general_way_ends(
+        case in case(),
+        bytes in options(),
+        switches in (any::<bool>(), prop::option::of(0u8..5), any::<bool>(), any::<bool>()),
+        [established, retrans, unacknowledged] in prop::array::uniform3(1u32..1000),
+        seconds in 0u32..100_000,
+    ) {
+        let mut settings = Settings::new(Profile::Linux);
+        settings.tcp.be_liberal = case.be_liberal;
+        (settings.tcp.window_tracking, settings.tcp.max_retrans, settings.tcp.unacknowledged_timer) =
+            (switches.0 || switches.3, switches.1, switches.2);
+        settings.timeouts.set(TimeoutKey::TcpEstablished, Ticks::from_secs(established));
+        settings.timeouts.set(TimeoutKey::TcpMaxRetrans, Ticks::from_secs(retrans));
+        settings.timeouts.set(TimeoutKey::TcpUnacknowledged, Ticks::from_secs(unacknowledged));
+        let flags = if case.flags & 0x40 == 0 { case.flags & (tcp_flags::PSH | 0xc0) | tcp_flags::ACK } else { case.flags };
+        // A flow where the same segment comes again.
+        let mut before = case.vars;
+        if case.flags & 0x80 == 0 {
+            let end = case.seq.wrapping_add(case.payload_bytes);
+            (before.last_seq, before.last_ack, before.last_end) = (case.seq, case.ack, end);
+            before.last_window = case.window;
+        }
+        let segment = Segment {
+            seq: case.seq,
+            ack: case.ack,
+            payload_bytes: case.payload_bytes,
+            window: case.window,
+            flags,
+            sport: 1,
+            dport: 2,
+            options: &bytes,
+        };
+        let status = status::LIVE | status::SEEN_REPLY | status::ASSURED;
+        let head = Head { deadline: 5, state: TcpState::Established as u8, timeout_key: 0, status };
+        let ctx = Context { now: seconds, direction: case.from, first: false, settings: &settings };
+        let (mut general_head, mut general) = (head, before);
+        let general_says = step(&mut general_head, &mut general, &segment, &ctx);
+        let mut short = before;
+        match step_established(&mut short, &segment, case.from, &EstablishedRules::new(&settings)) {
+            Some((key, span)) => {
+                prop_assert_eq!(general_says, Step::Refresh { key, span });
+                prop_assert_eq!(short, general);
+                prop_assert_eq!(head, general_head);
+            }
+            None => {
+                prop_assert_eq!(short, before);
+                let common = flags & !(tcp_flags::PSH | 0xc0) == tcp_flags::ACK && settings.tcp.window_tracking;
+                let known = before.peers.iter().all(|peer| peer.maxwin != 0);
+                let learnt = matches!(general_says, Step::Refresh { .. }) && !case.be_liberal;
+                let liberal = before.flags[case.from.index()] & Mark::LIBERAL != 0;
+                prop_assert!(!(common && known && learnt && !liberal), "it should have spoken: {general_says:?}");
+            }
+        }
+    }
+
     #[test]
     fn of_two_numbers_one_is_before_the_other(a: u32, b: u32) {
         prop_assume!(a.wrapping_sub(b) != 1 << 31);

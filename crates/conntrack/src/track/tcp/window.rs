@@ -8,7 +8,7 @@ use crate::track::reason::Reason;
 use crate::wire::{Segment, tcp_flags};
 
 /// How far an acknowledgment may lag behind, at least: the largest unscaled window and some.
-const ACK_LAG_BYTES: u32 = 66_000;
+pub(super) const ACK_LAG_BYTES: u32 = 66_000;
 
 /// What the window says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

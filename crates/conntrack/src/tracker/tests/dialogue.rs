@@ -289,6 +289,10 @@ impl Dialogue {
         self
     }
 
+    pub(super) fn now(&self) -> Tick {
+        self.now
+    }
+
     pub(super) fn kinds(&self) -> Vec<EventKind> {
         self.events.as_slice().iter().map(|event: &Event| event.kind).collect()
     }

@@ -86,7 +86,8 @@ fn pass_untracked_lets_the_packet_through_without_a_flow() {
 #[test]
 fn a_first_packet_that_policy_drops_leaves_no_entry() {
     let classes = Class::New.bit() | Class::Established.bit();
-    let out = Rule { from: Some(Role::Inside), classes, new_needs_syn: false, action: Action::Accept };
+    let out =
+        Rule { from: Some(Role::Inside), classes, new_needs_syn: false, action: Action::Accept, mark: 0 };
     let back = Rule { from: Some(Role::Outside), classes: Class::Established.bit(), ..out };
     let policy = Policy::new(&[out, back], Action::Drop).unwrap();
     let mut tracker = tracker(Settings::new(Profile::Classic), policy, ROOM, OnFull::EarlyDrop);
@@ -114,7 +115,8 @@ fn a_burst_with_two_first_packets_of_one_flow_makes_one_flow() {
 #[test]
 fn where_new_must_carry_a_syn_nothing_else_opens_a_flow() {
     let classes = Class::New.bit() | Class::Established.bit();
-    let out = Rule { from: Some(Role::Inside), classes, new_needs_syn: true, action: Action::Accept };
+    let out =
+        Rule { from: Some(Role::Inside), classes, new_needs_syn: true, action: Action::Accept, mark: 0 };
     let policy = Policy::new(&[out], Action::Drop).unwrap();
     let mut tracker = tracker(Settings::new(Profile::Classic), policy, ROOM, OnFull::EarlyDrop);
 

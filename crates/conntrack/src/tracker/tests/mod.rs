@@ -2,6 +2,7 @@
 
 mod classic;
 mod dialogue;
+mod edit;
 mod full;
 mod linux;
 mod timeouts;

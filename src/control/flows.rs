@@ -1,0 +1,234 @@
+//! `/v1/flows`: lists, deletes and changes the flows that a filter takes. Workers copy pages out; the filter works here,
+//! and what it takes goes back to the same worker by tuple and id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use conntrack::event::FlowView;
+use conntrack::tracker::{Edit, NewMark};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+
+use super::State;
+use super::desk::NoAnswer;
+use super::hub::write_line;
+use super::routes::{PARTS, body, filter, lines, problem};
+use super::schema::{Change, Counted, Flow};
+use crate::bus::command::{Command, Edits, Page};
+use crate::config::duration::{Plain, parse_timeout};
+use crate::filter::Filter;
+
+/// Flows that a worker copies out for one question; some 0.6 MB.
+const PAGE_FLOWS: usize = 4096;
+
+/// How long a reader of a listing may take for one part; then it is given up.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// `GET`: the flows as JSON lines.
+pub(super) async fn list(
+    Shared(state): Shared<Arc<State>>,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Response {
+    match flow_filter(query) {
+        Ok(filter) => stream(state, filter, None),
+        Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
+    }
+}
+
+/// `DELETE`: ends the flows and tells each as it was.
+pub(super) async fn delete(
+    Shared(state): Shared<Arc<State>>,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Response {
+    match flow_filter(query) {
+        Ok(filter) => stream(state, filter, Some(Edit::Delete)),
+        Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
+    }
+}
+
+/// `PATCH`: changes the flows and tells each as it is now.
+pub(super) async fn update(
+    Shared(state): Shared<Arc<State>>,
+    query: Result<Query<Filter>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let filter = match flow_filter(query) {
+        Ok(filter) => filter,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+    };
+    let Change { mark, timeout } = match body(request).await {
+        Ok(change) => change,
+        Err(refused) => return refused,
+    };
+    let timeout = match timeout.map(|text| parse_timeout(&text, Plain::Seconds)).transpose() {
+        Ok(timeout) => timeout,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error),
+    };
+    if mark.is_none() && timeout.is_none() {
+        return problem(StatusCode::BAD_REQUEST, "nothing to change: give a mark or a timeout");
+    }
+    let mark = mark.map(|mark| NewMark { value: mark.value, mask: mark.mask });
+    stream(state, filter, Some(Edit::Change { mark, timeout }))
+}
+
+/// `GET /v1/count`: how many flows the filter takes, counted one by one.
+pub(super) async fn count(
+    Shared(state): Shared<Arc<State>>,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Response {
+    let filter = match flow_filter(query) {
+        Ok(filter) => filter,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+    };
+    let mut flows = 0;
+    for worker in 0..state.workers.len() {
+        let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
+        while page.from.is_some() {
+            page.flows.clear();
+            page = match state.workers.ask(worker, Command::Page(page)).await {
+                Ok(Command::Page(page)) => page,
+                Ok(_) => break,
+                Err(error) => return error.into_response(),
+            };
+            flows += page.flows.iter().filter(|flow| filter.matches(flow)).count() as u64;
+        }
+    }
+    Json(Counted { flows }).into_response()
+}
+
+fn flow_filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
+    let filter = filter(query)?;
+    filter.check_flows().map_err(|error| error.to_string())?;
+    Ok(filter)
+}
+
+/// The flows of every worker that the filter takes, after `edit` if there is one, page by page.
+fn stream(state: Arc<State>, filter: Filter, edit: Option<Edit>) -> Response {
+    let (parts, receiver) = mpsc::channel(PARTS);
+    tokio::spawn(async move {
+        let mut edited = 0;
+        for worker in 0..state.workers.len() {
+            match pages(&state, worker, &filter, edit, &parts).await {
+                Ok(Some(flows)) => edited += flows,
+                Ok(None) => break,
+                Err(error) => {
+                    break_off(&parts, error).await;
+                    break;
+                }
+            }
+        }
+        if edit.is_some() {
+            state.ask_afresh().await;
+        }
+        match edit {
+            Some(Edit::Delete) => tracing::info!(flows = edited, filter = filter.query(), "flows deleted"),
+            Some(Edit::Change { .. }) => {
+                tracing::info!(flows = edited, filter = filter.query(), "flows changed");
+            }
+            None => {}
+        }
+    });
+    lines(receiver)
+}
+
+/// One worker's part of [`stream`]; gives how many flows it had, or `None` if nobody reads any more.
+async fn pages(
+    state: &State,
+    worker: usize,
+    filter: &Filter,
+    edit: Option<Edit>,
+    parts: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> Result<Option<usize>, NoAnswer> {
+    let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
+    let mut count = 0;
+    while page.from.is_some() {
+        page.flows.clear();
+        let Command::Page(filled) = state.workers.ask(worker, Command::Page(page)).await? else {
+            return Ok(None);
+        };
+        page = filled;
+        let meant = page.flows.iter().filter(|flow| filter.matches(flow));
+        let text = match edit {
+            None => text(meant, state.classic),
+            Some(edit) => {
+                let flows: Vec<FlowView> = meant.copied().collect();
+                if flows.is_empty() {
+                    continue;
+                }
+                let edits = Box::new(Edits::new(edit, flows));
+                let Command::Edit(edits) = state.workers.ask(worker, Command::Edit(edits)).await? else {
+                    return Ok(None);
+                };
+                count += edits.done;
+                text(edits.flows.iter().take(edits.done), state.classic)
+            }
+        };
+        if !text.is_empty() && !send_part(parts, text.into(), READER_PATIENCE).await {
+            return Ok(None);
+        }
+    }
+    Ok(Some(count))
+}
+
+fn text<'a>(flows: impl Iterator<Item = &'a FlowView>, classic: bool) -> Vec<u8> {
+    let mut text = Vec::new();
+    for view in flows {
+        write_line(&mut text, &Flow::new(view, classic));
+    }
+    text
+}
+
+/// Hands a part of a listing to its reader; false if the listing ends here.
+async fn send_part(parts: &mpsc::Sender<std::io::Result<Bytes>>, part: Bytes, patience: Duration) -> bool {
+    match parts.send_timeout(Ok(part), patience).await {
+        Ok(()) => true,
+        Err(SendTimeoutError::Closed(_)) => false,
+        Err(SendTimeoutError::Timeout(_)) => {
+            break_off(parts, "the reader is too slow").await;
+            false
+        }
+    }
+}
+
+/// Ends a listing before its time. The reader must see that: an unfinished body shows it, however late it is read.
+async fn break_off(
+    parts: &mpsc::Sender<std::io::Result<Bytes>>,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) {
+    // A reader that is gone need not be told.
+    let _ = parts.send(Err(std::io::Error::other(why))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_was_given_up_sees_that_the_listing_broke_off() {
+        let (parts, mut receiver) = mpsc::channel(PARTS);
+        let talk = async {
+            for _ in 0..PARTS {
+                assert!(send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
+            }
+            assert!(!send_part(&parts, "line\n".into(), Duration::from_millis(1)).await);
+            drop(parts);
+        };
+        let listen = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for _ in 0..PARTS {
+                assert!(receiver.recv().await.unwrap().is_ok());
+            }
+            assert!(
+                receiver.recv().await.is_some_and(|last| last.is_err()),
+                "it looks like the listing's end"
+            );
+        };
+        tokio::join!(talk, listen);
+    }
+}
