@@ -26,6 +26,9 @@ JOINED = "the kernel joins them behind the driver's back (PACKET_FANOUT_FLAG_DEF
 # af_xdp on a veth pair has one queue.
 ONE_QUEUE = ("af_xdp",)
 
+# Ports that one host has for connections, and what the appliance's table in these tests has room for.
+MOST_FLOWS = 60_000
+
 
 def words():
     parser = argparse.ArgumentParser(prog="traffic")
@@ -37,7 +40,10 @@ def words():
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if not 10 <= asked.flows <= MOST_FLOWS:
+        parser.error(f"--flows is a number from 10 to {MOST_FLOWS}: each connection has a port of its own")
+    return asked
 
 
 def amount(asked, link):

@@ -1,7 +1,8 @@
 """The traffic of real sockets, run inside a namespace: many short connections, and datagrams too long for one frame.
 
 usage: load.py serve PORT                            answers TCP requests and echoes UDP, IPv4 and IPv6, until ended
-       load.py connect HOST PORT COUNT AT_ONCE       that many connections, each a request, an answer and an orderly end
+       load.py connect HOST PORT COUNT AT_ONCE FIRST that many connections, each a request, an answer and an orderly end;
+                                                     from the local ports that begin with FIRST
        load.py datagrams HOST PORT COUNT BYTES       that many sockets, each sends one datagram and waits for its echo
 
 The last two print one line of JSON: how many were done, how many failed and why the first did.
@@ -82,11 +83,12 @@ async def serve(port):
     await server.serve_forever()
 
 
-async def connection(host, port):
+async def connection(host, port, own):
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
     async with asyncio.timeout(PATIENCE):
-        await loop.create_connection(lambda: Asker(ended), host, port)
+        own = ("::" if ":" in host else "0.0.0.0", own)
+        await loop.create_connection(lambda: Asker(ended), host, port, local_addr=own)
         if error := await ended:
             raise error
 
@@ -105,14 +107,14 @@ async def datagram(host, port, content):
 
 
 async def many(count, at_once, one):
-    """`one()` so often, so many at a time; what became of them."""
+    """`one(number)` so often, so many at a time; what became of them."""
     left, done, failed, first, begun = iter(range(count)), 0, 0, None, time.monotonic()
 
     async def line():
         nonlocal done, failed, first
-        for _ in left:
+        for number in left:
             try:
-                await one()
+                await one(number)
                 done += 1
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 failed += 1
@@ -126,11 +128,11 @@ def main(argv):
     match argv:
         case ["serve", port]:
             asyncio.run(serve(int(port)))
-        case ["connect", host, port, count, at_once]:
-            asyncio.run(many(int(count), int(at_once), lambda: connection(host, int(port))))
+        case ["connect", host, port, count, at_once, first]:
+            asyncio.run(many(int(count), int(at_once), lambda number: connection(host, int(port), int(first) + number)))
         case ["datagrams", host, port, count, size]:
             content = bytes(number % 251 for number in range(int(size)))
-            asyncio.run(many(int(count), 4, lambda: datagram(host, int(port), content)))
+            asyncio.run(many(int(count), 4, lambda _number: datagram(host, int(port), content)))
         case _:
             print(__doc__.strip(), file=sys.stderr)
             return 2

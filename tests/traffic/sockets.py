@@ -15,6 +15,7 @@ from hosts import Host, Namespace, Refused, Trouble, until
 from outcome import Link, dropped, judge
 
 PORT = 8080
+FIRST_PORT = 2048
 LOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "load.py")
 # Connections open at a time that the search for the loss-free load tries, and how many it makes of each.
 AT_ONCE = (8, 16, 32, 64, 128)
@@ -48,6 +49,7 @@ class Line:
         self.inside, self.outside, self.appliance, self.log = inside, outside, appliance, log
         # Frames that the policy had dropped when the appliance was last asked.
         self.refused = 0
+        self.next_port = FIRST_PORT
 
     def warm_up(self):
         """Each knows the other's hardware address before anything is counted."""
@@ -59,6 +61,14 @@ class Line:
             return self.inside.exec("ping", "-q", "-c", "1", "-W", "1", address)
         except Trouble:
             return False
+
+    def connect(self, address, count, at_once):
+        """So many connections to the server, each from a port that none had before: the kernel would take one again after a
+        minute, and two connections would be one flow."""
+        if self.next_port + count > 0x10000:
+            self.next_port = FIRST_PORT
+        first, self.next_port = self.next_port, self.next_port + count
+        return self.load("connect", address, PORT, count, at_once, first)
 
     def load(self, *words, seconds=300):
         """Runs the load program inside; gives what it says."""
@@ -126,7 +136,7 @@ def search(line, trials):
     """The most connections at a time, of those tried, at which nothing was lost."""
     best = None
     for at_once in trials:
-        passed = watch(line, lambda: line.load("connect", line.outside.v4, PORT, TRIAL, at_once))
+        passed = watch(line, lambda: line.connect(line.outside.v4, TRIAL, at_once))
         if not passed.clean:
             break
         best = at_once
@@ -137,7 +147,7 @@ def connections(link, line, address, count, at_once):
     """Counts one run of connections into `link`; repeats it with less where something was lost."""
     for attempt in range(TRIES):
         line.appliance.flush()
-        passed = watch(line, lambda: line.load("connect", address, PORT, count, at_once))
+        passed = watch(line, lambda: line.connect(address, count, at_once))
         if passed.clean or attempt + 1 == TRIES:
             break
         seen = f"{passed.lost} of {passed.offered} packets were lost and {passed.again} SYNs repeated"
