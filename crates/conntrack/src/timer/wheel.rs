@@ -209,7 +209,7 @@ impl Wheel {
     fn push(&mut self, slot: usize, flow: FlowIndex) -> u32 {
         let mut end = self.ends[slot];
         // Behind the last place of a chunk, or of an empty slot.
-        if end as usize % CHUNK == 0 {
+        if (end as usize).is_multiple_of(CHUNK) {
             end = self.push_chunk(slot);
         }
         self.pool[end as usize] = flow.0;
