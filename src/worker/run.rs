@@ -210,17 +210,12 @@ impl Worker {
         }
     }
 
-    /// One turn: a slice of control's work, a burst from each port, some from each other worker, a slice of expiry.
+    /// One turn: a slice of control's work, some bursts from each other worker, one from each port, a slice of expiry.
     #[inline]
     pub fn turn(&mut self) {
         let now = self.read_clock();
         self.worked = self.serve(now);
-        for port in 0..self.inputs.len() {
-            if self.receive(port) {
-                self.track(Source::Port(port), now);
-                self.finish(Source::Port(port));
-            }
-        }
+        // What another worker has begun comes first: a frame lost here has cost more than one lost in a port's queue.
         for ring in 0..self.links.sources() {
             // As many as another worker receives in one turn.
             for _ in 0..self.inputs.len() {
@@ -229,6 +224,12 @@ impl Worker {
                 }
                 self.track(Source::Ring, now);
                 self.finish(Source::Ring);
+            }
+        }
+        for port in 0..self.inputs.len() {
+            if self.receive(port) {
+                self.track(Source::Port(port), now);
+                self.finish(Source::Port(port));
             }
         }
         self.expire(now);
@@ -312,10 +313,13 @@ impl Worker {
         }
         self.worked = true;
         self.work.handed_in += came as u64;
+        // Every line of these frames lies in the other worker's cache: all are on their way before the first is read.
+        self.handed.iter().for_each(Mbuf::prefetch);
         let mut way = way!(self);
         for frame in self.handed.drain() {
             match Errand::of(&frame) {
                 Errand::Track { .. } => {
+                    frame.prefetch_data();
                     if let Err(frame) = self.burst.push(frame) {
                         way.free(frame);
                     }
