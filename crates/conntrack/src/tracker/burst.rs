@@ -136,7 +136,7 @@ pub(super) fn on_chunk(
 
 /// The stages, each a function of its own so that the compiler has the registers for one of them.
 macro_rules! stages {
-    ($name:ident $(, #[$features:meta])?) => {
+    ($name:ident, $wide:literal $(, #[$features:meta])?) => {
         mod $name {
             use super::*;
 
@@ -149,7 +149,7 @@ macro_rules! stages {
                 room: &'r mut Room<'a>,
                 general: &mut General<'a>,
             ) -> &'r mut [Work<'a>] {
-                core.read_all(owners, frames, room, general)
+                core.read_all::<$wide>(owners, frames, room, general)
             }
 
             $(#[$features])?
@@ -177,10 +177,10 @@ macro_rules! stages {
     };
 }
 
-stages!(narrow);
+stages!(narrow, false);
 // x86-64-v3 with AES: the hash is part of stage 1 instead of a call for each packet.
 #[cfg(target_arch = "x86_64")]
-stages!(wide, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popcnt")]);
+stages!(wide, true, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popcnt")]);
 
 impl Tracker {
     /// Stage 3.
@@ -245,7 +245,7 @@ impl Tracker {
 }
 
 /// Makes a plain packet's [`Work`].
-struct Enlist<'b, 'a> {
+struct Enlist<'b, 'a, const WIDE: bool> {
     core: &'b Core,
     owners: Option<&'b Owners>,
     zone: u16,
@@ -253,11 +253,11 @@ struct Enlist<'b, 'a> {
     place: &'b mut MaybeUninit<Work<'a>>,
 }
 
-impl<'a> Take<'a> for Enlist<'_, 'a> {
+impl<'a, const WIDE: bool> Take<'a> for Enlist<'_, 'a, WIDE> {
     #[inline(always)]
     fn take(self, plain: Plain<'a>) {
         let Keyed { key, side } = key_of_plain(&plain, self.zone);
-        let hash = self.core.hasher.hash(&key);
+        let hash = if WIDE { self.core.hasher.hash_here(&key) } else { self.core.hasher.hash(&key) };
         if let Some(owner) = self.owners.and_then(|owners| owners.elsewhere(hash)) {
             self.place.write(Work::away(owner));
             return;
@@ -281,7 +281,7 @@ impl<'a> Take<'a> for Enlist<'_, 'a> {
 impl Core {
     /// Stage 1: the frames' headers, keys and hashes; the index lines are on their way.
     #[inline(always)]
-    fn read_all<'r, 'a>(
+    fn read_all<'r, 'a, const WIDE: bool>(
         &self,
         owners: Option<&Owners>,
         frames: &[Frame<'a>],
@@ -290,7 +290,7 @@ impl Core {
     ) -> &'r mut [Work<'a>] {
         let room = &mut room[..frames.len()];
         for (frame, place) in frames.iter().zip(room.iter_mut()) {
-            if !self.read_plain(owners, frame, frame.bytes, frame.zone, place) {
+            if !self.read_plain::<WIDE>(owners, frame, frame.bytes, frame.zone, place) {
                 self.read_general(owners, frame, place, general);
             }
         }
@@ -304,7 +304,7 @@ impl Core {
 
     /// Writes the frame's place and gives true if it is plain from `bytes` on, and not to be looked into.
     #[inline(always)]
-    fn read_plain<'a>(
+    fn read_plain<'a, const WIDE: bool>(
         &self,
         owners: Option<&Owners>,
         frame: &Frame<'a>,
@@ -316,7 +316,7 @@ impl Core {
             return false;
         }
         // `take` is the only way for this to give true, and writes.
-        let enlist = Enlist { core: self, owners, zone, role: frame.role, place };
+        let enlist = Enlist::<WIDE> { core: self, owners, zone, role: frame.role, place };
         plain::read(bytes, frame.checksum, self.settings.checksum, enlist)
     }
 
@@ -335,7 +335,7 @@ impl Core {
             Err(tagged) => {
                 let zone = self.zone_of_tags(frame.role, frame.zone, tagged.tags);
                 if zone.is_some_and(|zone| {
-                    self.read_plain(owners, frame, tagged.shifted(frame.bytes), zone, place)
+                    self.read_plain::<false>(owners, frame, tagged.shifted(frame.bytes), zone, place)
                 }) {
                     return;
                 }
