@@ -205,12 +205,14 @@ fn no_zone_is_given_out_to_a_side_that_may_open_nothing() {
         classes: Class::New.bit(),
         new_needs_syn: false,
         action: Action::Accept,
+        mark: 0,
     };
     let others = Rule {
         from: None,
         classes: Class::Established.bit() | Class::Untracked.bit(),
         new_needs_syn: false,
         action: Action::Accept,
+        mark: 0,
     };
     let policy = Policy::new(&[inside, others], Action::Drop).unwrap();
     bench.tracker.configure(Settings::new(Profile::Linux), policy, OnFull::DropNew);
