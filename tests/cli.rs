@@ -82,6 +82,31 @@ fn filters_choose_what_is_listed_counted_deleted_and_changed() {
 }
 
 #[test]
+fn every_flow_of_a_table_of_many_pages_is_changed_and_deleted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap().to_owned();
+    let frames: Vec<_> = (1..=10_000).map(|port| udp(1, 2, port, 53)).collect();
+    write_pcap(&folder.path().join("in.pcap"), &frames);
+    let text = format!(
+        "mode = \"mirror\"\n[[port]]\nname = \"m\"\ndevice = \"net_pcap0,rx_pcap={dir}/in.pcap\"\n[eal]\nhugepages = false\n\
+         [worker]\nidle = \"sleep\"\n[control]\nsocket = \"{dir}/control.sock\"\nhttp = \"off\"\n\
+         [timeouts]\nudp.unreplied = \"1h\"\n"
+    );
+    std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    let daemon = Daemon::start_in(folder);
+    daemon.wait("/v1/stats", |stats| stats["entries"] == 10_000);
+    assert_eq!(lines(&tell(&daemon, "update -p udp -m 1/0", 0)), 10_000);
+    assert_eq!(tell(&daemon, "count -m 1", 0), "10000\n", "a mark that is XORed in twice is gone");
+    assert_eq!(lines(&tell(&daemon, "list --sport 7777", 0)), 1);
+    let deleted = tell(&daemon, "delete -s 198.18.0.1 -o conntrack", 0);
+    let mut ports: Vec<_> = deleted.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!((lines(&deleted), ports.len()), (10_000, 10_000));
+    assert_eq!(tell(&daemon, "count", 0), "0\n");
+}
+
+#[test]
 fn a_policy_row_marks_what_begins_by_it() {
     let daemon = daemon(
         "[[policy]]\nfrom = \"inside\"\nmark = 0xc0de\naction = \"accept\"\n[[policy]]\nstate = [\"established\"]\naction = \"accept\"",

@@ -215,7 +215,7 @@ fn show(output: &Output) -> String {
 /// All that a command said: the lines sorted and masked, what stands on standard error, the exit code.
 fn told(output: &Output) -> String {
     let mut lines: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(masked).collect();
-    lines.sort();
+    lines.sort_by_key(|line| without_time(line));
     format!(
         "{}\n{}\nexit {:?}",
         lines.join("\n"),
@@ -257,7 +257,7 @@ impl Following {
         // An event's id is a flow's.
         let text = String::from_utf8_lossy(&output.stdout);
         let mut lines: Vec<_> = text.lines().map(|line| mask_number(&masked(line), " id=")).collect();
-        lines.sort();
+        lines.sort_by_key(|line| without_time(line));
         format!("{}\n{}", lines.join("\n"), String::from_utf8_lossy(&output.stderr))
     }
 }

@@ -49,12 +49,15 @@ const SHARED: &[&str] = &["ethdev", "mbuf", "mempool", "ring", "eal"];
 
 /// Drivers that a static build carries, where the release has them.
 const STATIC_DRIVERS: &[&str] = &[
+    "bus_auxiliary",
     "bus_pci",
     "bus_vdev",
     "mempool_ring",
     "common_iavf",
+    "common_mlx5",
     "net_af_packet",
     "net_af_xdp",
+    "net_bond",
     "net_e1000",
     "net_ena",
     "net_i40e",
@@ -63,6 +66,7 @@ const STATIC_DRIVERS: &[&str] = &[
     "net_igc",
     "net_ixgbe",
     "net_memif",
+    "net_mlx5",
     "net_null",
     "net_pcap",
     "net_ring",
@@ -99,8 +103,10 @@ const STATIC_LIBRARIES: &[&str] = &[
     "vhost",
 ];
 /// System libraries that the archives above refer to; the linker leaves out what nothing uses.
-const STATIC_SYSTEM: &[&str] =
-    &["atomic", "bpf", "bsd", "dl", "elf", "jansson", "m", "md", "numa", "pcap", "pthread", "rt", "xdp", "z"];
+const STATIC_SYSTEM: &[&str] = &[
+    "atomic", "bpf", "bsd", "dl", "elf", "ibverbs", "jansson", "m", "md", "mlx5", "numa", "pcap", "pthread",
+    "rt", "xdp", "z",
+];
 
 fn main() {
     for file in ["build.rs", "wrapper.h", "shim.c"] {

@@ -241,7 +241,9 @@ impl Side {
                     assert!(self.alive.insert(key), "two flows with one tuple");
                     self.created += 1;
                 }
-                EventKind::Update => assert!(self.alive.contains(&key), "news of a flow that is not"),
+                EventKind::Update | EventKind::Edited => {
+                    assert!(self.alive.contains(&key), "news of a flow that is not")
+                }
                 EventKind::Destroy(_) => {
                     assert!(self.alive.remove(&key), "an end without a beginning");
                     self.ended += 1;

@@ -102,7 +102,7 @@ mod tests {
             config("", "[tcp]\npickup = \"ack\"\n[timeouts]\ntcp.close_wait = 60\n[worker]\ncore = 3\n");
         assert_eq!(
             between(&config.defaults().unwrap(), &config),
-            ["tcp.pickup \"any\" \"ack\"", "timeouts.tcp.close_wait \"12h\" \"1m\"", "worker.core - 3"]
+            ["tcp.pickup \"any\" \"ack\"", "timeouts.tcp.close_wait \"12h\" \"1m\"", "worker.cores - \"3\""]
         );
     }
 

@@ -11,7 +11,7 @@ use super::desk::{NoAnswer, Workers};
 use super::schema::EventLine;
 use crate::bus::EVENTS;
 use crate::bus::command::Command;
-use conntrack::event::Event;
+use conntrack::event::{EventKind, FlowView};
 
 /// Lines that a reader may be behind before it loses some.
 const BACKLOG: usize = 2 * EVENTS;
@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 pub(super) struct Line {
     pub(super) json: Bytes,
     /// What each reader's filter looks at; `None` for lines that every reader gets.
-    pub(super) event: Option<Arc<Event>>,
+    pub(super) event: Option<Arc<(EventKind, FlowView)>>,
 }
 
 /// The readers.
@@ -63,7 +63,8 @@ impl Hub {
                     // Bounded by one ring's worth, so that a storm of events does not starve the other requests.
                     for _ in 0..EVENTS {
                         let Some(event) = workers.next_event(worker) else { break };
-                        self.say(&EventLine::new(&event, classic, boot_unix_ms), Some(Arc::new(event)));
+                        let line = EventLine::new(&event, classic, boot_unix_ms);
+                        self.say(&line, Some(Arc::new((event.kind, event.flow()))));
                     }
                     tokio::task::yield_now().await;
                 }
@@ -80,7 +81,7 @@ impl Hub {
         }
     }
 
-    fn say(&self, line: &EventLine, event: Option<Arc<Event>>) {
+    fn say(&self, line: &EventLine, event: Option<Arc<(EventKind, FlowView)>>) {
         // Nobody may be left to hear it.
         let _ = self.lines.send(Line { json: json_line(line), event });
     }

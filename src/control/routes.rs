@@ -123,9 +123,8 @@ async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, 
             Ok(filter) => filter,
             Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
         };
-    let wanted = move |line: &Line| {
-        line.event.as_ref().is_none_or(|event| filter.matches_event(event.kind, &event.flow()))
-    };
+    let wanted =
+        move |line: &Line| line.event.as_deref().is_none_or(|(kind, flow)| filter.matches_event(*kind, flow));
     let mut reader = match state.hub.subscribe(&state.workers).await {
         Ok(reader) => reader,
         Err(error) => return error.into_response(),

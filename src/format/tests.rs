@@ -372,3 +372,46 @@ fn a_tables_columns_stand_under_their_names() {
         assert!(!TableLine(&flow, false).to_string().contains('\n'));
     }
 }
+
+// Of traffic through the kernel, with a mark and a zone among it; the flow with a zone of one direction only is left out.
+const TRAFFIC: &str = include_str!("samples/traffic-list.txt");
+
+#[test]
+fn lines_of_real_traffic_equal_conntracks_in_every_form() {
+    every_line_comes_back(TRAFFIC, |flow, _| FlowLine(flow, style(Form::Conntrack)).to_string());
+    let family = Style { family: true, ..style(Form::Conntrack) };
+    every_line_comes_back(include_str!("samples/traffic-extended.txt"), |flow, _| {
+        FlowLine(flow, family).to_string()
+    });
+    let mut saved = include_str!("samples/traffic-save.txt").lines();
+    for line in TRAFFIC.lines() {
+        let flow = view_of(line);
+        // The INIT told the tag 1 that answers must carry.
+        let vars = if flow.proto == proto::SCTP { ProtoView::Sctp { vtag: [0, 1] } } else { flow.vars };
+        let flow = FlowView { vars, ..flow };
+        assert_eq!(Some(SaveLine(None, &flow, style(Form::Conntrack)).to_string().as_str()), saved.next());
+    }
+    assert_eq!(saved.next(), None);
+    let answered = TRAFFIC.lines().find(|line| line.contains("dport=1000 ")).expect("its XML is there");
+    let flow = FlowView { id: 1_595_157_732, ..view_of(answered) };
+    let xml = XmlFlow(None, &flow, style(Form::Conntrack));
+    assert_eq!(format!("{XML_HEAD}\n{xml}\n{XML_END}\n"), include_str!("samples/traffic-xml.txt"));
+}
+
+#[test]
+fn events_of_real_traffic_equal_conntracks() {
+    let mut marked = 0;
+    for line in include_str!("samples/traffic-events.txt").lines() {
+        let (kind, rest) = match line.split_once("] ").unwrap() {
+            ("    [NEW", rest) => (EventKind::New, rest),
+            (" [UPDATE", rest) => (EventKind::Update, rest),
+            ("[DESTROY", rest) => (EventKind::Destroy(DestroyReason::Admin), rest),
+            other => panic!("{other:?}"),
+        };
+        let flow = view_of(rest.split(" [USERSPACE]").next().unwrap());
+        let style = Style { family: true, operator: Some(1), ..style(Form::Conntrack) };
+        assert_eq!(anonymous(&EventLine(kind, &flow, style).to_string()), anonymous(line));
+        marked += u32::from(flow.mark == 42);
+    }
+    assert_eq!(marked, 2, "the beginning and the end of the marked flow");
+}

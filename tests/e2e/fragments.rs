@@ -40,7 +40,7 @@ fn flood(host: &Namespace, stop: &AtomicBool) -> u64 {
             packet[2..4].copy_from_slice(&36_u16.to_be_bytes());
             packet[4..6].copy_from_slice(&(number as u16 | 1).to_be_bytes());
             packet[6..10].copy_from_slice(&[0x20, 0, 64, 17]);
-            packet[12..16].copy_from_slice(&(0xc612_8000 + number % 30_000).to_be_bytes());
+            packet[12..16].copy_from_slice(&(0xc612_8000 | (number % 30_000)).to_be_bytes());
             packet[16..20].copy_from_slice(&[198, 18, 0, 2]);
             sent += u64::from(socket.send_to(&packet, &to).is_ok());
         }

@@ -114,7 +114,10 @@ fn a_transfer_arrives_intact_when_every_packet_is_handed_to_another_worker_and_b
     let untracked = sum(&stats, |worker| &worker["packets"]["untracked"]);
     let received = sum(&stats, |worker| &worker["rx_packets"]);
     assert!(received > 10_000, "{stats:#}");
-    assert_eq!(sum(&stats, |worker| &worker["handed_off"]), received - untracked, "{stats:#}");
+    // A machine that does other things may let a worker wait so long that a ring fills; TCP sends that again.
+    let lost = |worker: usize| stats["workers"][worker]["dropped"]["hand_off_full"].as_u64().unwrap();
+    let handed = sum(&stats, |worker| &worker["handed_off"]) + lost(0) + lost(1);
+    assert_eq!(handed, received - untracked, "{stats:#}");
     assert_eq!(
         (&stats["workers"][2]["rx_packets"], &stats["workers"][2]["tx_packets"]),
         (&0.into(), &0.into())

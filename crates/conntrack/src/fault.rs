@@ -340,6 +340,7 @@ faults! {
     LaneAcknowledged "The short way: acknowledged data stays marked.";
     LaneRetrans "The short way: repeated segments are not counted.";
     LaneZeroWindow "The short way: a closed window changes no timeout.";
+    LaneOpeningOptions "The short way: a first SYN's options are not read.";
 }
 
 #[cfg(feature = "planted-faults")]

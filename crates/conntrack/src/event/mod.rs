@@ -7,7 +7,8 @@ mod tuple;
 pub use snapshot::Snapshot;
 pub use tuple::tuples;
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use alloc::vec;
 use core::net::IpAddr;
 
 use crate::table::entry::status;
@@ -134,6 +135,9 @@ pub struct Event {
 }
 
 impl Event {
+    /// Nothing happened.
+    const NONE: Self = Self { at: Tick(0), kind: EventKind::New, snapshot: Snapshot::NONE };
+
     /// The flow as it was then.
     pub fn flow(&self) -> FlowView {
         self.snapshot.view()
@@ -143,7 +147,9 @@ impl Event {
 /// A bounded buffer of events between two visits of whoever takes them away.
 #[derive(Debug)]
 pub struct Events {
-    buffer: Vec<Event>,
+    /// As long as it will ever be, so that an event is written where it lies.
+    buffer: Box<[Event]>,
+    len: usize,
     enabled: bool,
     lost: u64,
 }
@@ -151,12 +157,12 @@ pub struct Events {
 impl Events {
     /// Room for `capacity` events: the only allocation.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { buffer: Vec::with_capacity(capacity), enabled: true, lost: 0 }
+        Self { buffer: vec![Event::NONE; capacity].into(), len: 0, enabled: true, lost: 0 }
     }
 
     /// A buffer that nobody listens to.
-    pub const fn none() -> Self {
-        Self { buffer: Vec::new(), enabled: false, lost: 0 }
+    pub fn none() -> Self {
+        Self { enabled: false, ..Self::with_capacity(0) }
     }
 
     /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
@@ -170,24 +176,25 @@ impl Events {
         self.enabled
     }
 
-    /// Adds one, or counts it as lost.
-    #[inline]
-    pub fn push(&mut self, event: Event) {
-        if self.buffer.len() < self.buffer.capacity() {
-            self.buffer.push(event);
-        } else {
-            self.lost += 1;
+    /// The place of the next event, which counts as told; or it is counted as lost.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<&mut Event> {
+        let place = self.buffer.get_mut(self.len);
+        match place {
+            Some(_) => self.len += 1,
+            None => self.lost += 1,
         }
+        place
     }
 
     /// The events since the last [`Events::clear`], oldest first.
     pub fn as_slice(&self) -> &[Event] {
-        &self.buffer
+        &self.buffer[..self.len]
     }
 
     /// Forgets the events that were read; keeps the room.
     pub fn clear(&mut self) {
-        self.buffer.clear();
+        self.len = 0;
     }
 
     /// Events lost because the buffer was full, since the start.

@@ -21,9 +21,9 @@ const SLOTS: usize = 1 << LEVEL_BITS;
 const CHUNK: usize = 64;
 const HEADER: usize = 2;
 const REFS: usize = CHUNK - HEADER;
-/// Header words: the next chunk of the slot (or of the free chunks), and slot << 16 | references.
+/// Header words: the next chunk of the slot (or of the free chunks), and the slot.
 const NEXT: usize = 0;
-const SLOT_AND_COUNT: usize = 1;
+const SLOT: usize = 1;
 
 /// No chunk.
 const NONE: u32 = u32::MAX;
@@ -57,8 +57,9 @@ pub struct Moved {
 pub struct Wheel {
     /// Chunks of [`CHUNK`] words.
     pool: Region<u32>,
-    /// Head chunk + 1 of each slot, 0 if it is empty; level after level.
-    heads: Region<u32>,
+    /// Of each slot, level after level, the place behind its newest reference: every chunk but the head is full. 0 if the
+    /// slot is empty.
+    ends: Region<u32>,
     /// A bit for each slot that is not empty.
     occupied: [[u64; SLOTS / 64]; LEVELS],
     /// The slot of level 0, counted from tick 0, at which the last visit stopped: all before it are empty.
@@ -89,7 +90,7 @@ impl Wheel {
     pub fn new(capacity: u32, memory: &mut Memory) -> Option<Self> {
         Some(Self {
             pool: memory.take(chunks_for(capacity) * CHUNK)?,
-            heads: memory.take(LEVELS * SLOTS)?,
+            ends: memory.take(LEVELS * SLOTS)?,
             occupied: [[0; SLOTS / 64]; LEVELS],
             next: 0,
             free: NONE,
@@ -115,7 +116,7 @@ impl Wheel {
     ///
     /// # Panics
     /// Holding more references than the capacity is a broken promise of the caller's.
-    #[inline]
+    #[inline(always)]
     pub fn arm(&mut self, now: Tick, due: Tick, flow: FlowIndex) -> Armed {
         if self.len == 0 {
             // Nothing is waiting, so nothing is passed over: distances count from now.
@@ -139,9 +140,9 @@ impl Wheel {
     #[inline]
     pub fn remove(&mut self, pos: u32) -> Option<Moved> {
         let chunk = pos as usize / CHUNK;
-        let slot = (self.pool[chunk * CHUNK + SLOT_AND_COUNT] >> 16) as usize;
+        let slot = self.pool[chunk * CHUNK + SLOT] as usize;
         let gone = self.pool[pos as usize];
-        let newest = self.head_end(slot);
+        let newest = (self.ends[slot] as usize).saturating_sub(1);
         let flow = self.pop(slot);
         debug_assert!(pos as usize % CHUNK >= HEADER && newest != 0, "a position that `arm` gave");
         if newest == pos as usize {
@@ -164,7 +165,7 @@ impl Wheel {
             match self.first_waiting() {
                 Some((at, slot)) if at <= last => {
                     self.next = self.next.max(at);
-                    while taken < out.len() && self.heads[slot] != 0 {
+                    while taken < out.len() && self.ends[slot] != 0 {
                         out[taken] = self.pop(slot);
                         taken += 1;
                     }
@@ -204,34 +205,21 @@ impl Wheel {
     }
 
     /// Appends a reference to a slot; gives its position.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, slot: usize, flow: FlowIndex) -> u32 {
-        let mut end = self.head_end(slot) + 1;
-        if end.is_multiple_of(CHUNK) || end == 1 {
+        let mut end = self.ends[slot];
+        // Behind the last place of a chunk, or of an empty slot.
+        if (end as usize).is_multiple_of(CHUNK) {
             end = self.push_chunk(slot);
         }
-        let header = end / CHUNK * CHUNK;
-        self.pool[header + SLOT_AND_COUNT] += 1;
-        self.pool[end] = flow.0;
-        end as u32
-    }
-
-    /// Where a slot's newest reference is; 0 if it has none.
-    #[inline]
-    fn head_end(&self, slot: usize) -> usize {
-        match self.heads[slot].checked_sub(1) {
-            None => 0,
-            Some(chunk) => {
-                let header = chunk as usize * CHUNK;
-                let count = (self.pool[header + SLOT_AND_COUNT] & 0xffff) as usize;
-                header + HEADER + count - 1
-            }
-        }
+        self.pool[end as usize] = flow.0;
+        self.ends[slot] = end + 1;
+        end
     }
 
     /// Puts an empty chunk before a slot's chain; gives the position of its first reference.
     #[cold]
-    fn push_chunk(&mut self, slot: usize) -> usize {
+    fn push_chunk(&mut self, slot: usize) -> u32 {
         let chunk = if self.free == NONE {
             self.fresh += 1;
             self.fresh - 1
@@ -241,22 +229,22 @@ impl Wheel {
             chunk
         };
         let header = chunk as usize * CHUNK;
-        self.pool[header + NEXT] = self.heads[slot].checked_sub(1).unwrap_or(NONE);
-        self.pool[header + SLOT_AND_COUNT] = (slot as u32) << 16;
-        self.heads[slot] = chunk + 1;
+        // A full chunk ends where the next one of the pool begins.
+        let before = self.ends[slot];
+        self.pool[header + NEXT] = if before == 0 { NONE } else { before / CHUNK as u32 - 1 };
+        self.pool[header + SLOT] = slot as u32;
         self.occupied[slot / SLOTS][slot % SLOTS / 64] |= 1 << (slot % 64);
-        header + HEADER
+        (header + HEADER) as u32
     }
 
     /// Takes the newest reference of a slot that has one.
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self, slot: usize) -> FlowIndex {
-        let end = self.head_end(slot);
-        let header = end / CHUNK * CHUNK;
-        let flow = FlowIndex(self.pool[end]);
-        self.pool[header + SLOT_AND_COUNT] -= 1;
+        let newest = self.ends[slot] - 1;
+        let flow = FlowIndex(self.pool[newest as usize]);
         self.len -= 1;
-        if end == header + HEADER {
+        self.ends[slot] = newest;
+        if newest as usize % CHUNK == HEADER {
             self.pop_chunk(slot);
         }
         flow
@@ -265,15 +253,15 @@ impl Wheel {
     /// Frees the head chunk of a slot, which is empty.
     #[cold]
     fn pop_chunk(&mut self, slot: usize) {
-        let chunk = self.heads[slot] - 1;
+        let chunk = self.ends[slot] / CHUNK as u32;
         let next = &mut self.pool[chunk as usize * CHUNK + NEXT];
         let rest = core::mem::replace(next, self.free);
         self.free = chunk;
         if rest == NONE {
-            self.heads[slot] = 0;
+            self.ends[slot] = 0;
             self.occupied[slot / SLOTS][slot % SLOTS / 64] &= !(1 << (slot % 64));
         } else {
-            self.heads[slot] = rest + 1;
+            self.ends[slot] = (rest + 1) * CHUNK as u32;
         }
     }
 

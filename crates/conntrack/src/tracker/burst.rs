@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use arrayvec::ArrayVec;
 
-use super::flows::Flows;
+use super::flows::{Flows, begin};
 use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict};
 use crate::event::Events;
 use crate::fault::{Fault, planted};
@@ -200,7 +200,7 @@ impl Tracker {
         for (at, (work, outcome)) in burst.iter().zip(outcomes).enumerate() {
             if self.core.on_settled(now, work, outcome) {
                 settled += 1;
-            } else {
+            } else if !self.core.on_first(now, work, events, outcome) {
                 self.on_general(now, &frames[at], work, general, events, came, outcome);
             }
         }
@@ -438,14 +438,58 @@ impl Core {
         }
         true
     }
+
+    /// Stage 3 of a first packet, if it is a SYN or UDP. False, and nothing is changed, if it is not such a packet.
+    #[inline(always)]
+    fn on_first(&mut self, now: Tick, work: &Work<'_>, events: &mut Events, outcome: &mut Outcome) -> bool {
+        if !matches!(work.lane, Lane::Tcp | Lane::Udp) {
+            return false;
+        }
+        // Asked again: an earlier packet of the burst may have made the flow.
+        let table = &self.flows.table;
+        if table.probe(work.hash) != Probe::Absent && table.find(work.hash, &work.key).is_some() {
+            return false;
+        }
+        let flow = self.flows.table.take_vacant();
+        let entry = self.flows.table.entry_mut(flow);
+        begin(entry, work.key, work.side, now);
+        let step = if work.lane == Lane::Tcp {
+            let rules = &self.settled.opening;
+            tcp::step_opening(&mut entry.head, entry.vars.tcp(), &work.segment, rules)
+        } else {
+            let (now, direction) = (now.low(), Direction::Original);
+            step_udp(entry, &Context { now, direction, first: true, settings: &self.settings })
+        };
+        let Some((key, span)) = step else {
+            self.flows.table.give_back(flow);
+            return false;
+        };
+        entry.head.deadline = now.low().wrapping_add(span);
+        entry.head.timeout_key = key as u8;
+        self.counters.lookups_miss += 1;
+        self.counters.packets[Class::New as usize] += 1;
+        let (decided, mark) = self.settled.first[work.role as usize];
+        *outcome = decided;
+        match decided.verdict {
+            Verdict::Drop(reason) => {
+                self.counters.dropped[reason.index()] += 1;
+                self.flows.table.give_back(flow);
+            }
+            _ => self.enter(now, work.hash, flow, mark, work.ip_bytes, events, outcome),
+        }
+        true
+    }
 }
 
-/// What can be said of packets of settled flows before they come.
+/// What can be said before they come of packets of settled flows, and of first packets.
 #[derive(Debug)]
 pub(super) struct Settled {
     rules: tcp::EstablishedRules,
+    opening: tcp::OpeningRules,
     /// By role, TCP or not, and direction.
     outcomes: [[[Outcome; 2]; 2]; 2],
+    /// Of first packets, by role: SYNs and UDP.
+    first: [(Outcome, u32); 2],
 }
 
 impl Settled {
@@ -460,7 +504,12 @@ impl Settled {
                 }
             }
         }
-        Self { rules: tcp::EstablishedRules::new(settings), outcomes }
+        let first = Role::ALL.map(|role| {
+            let decision = policy.decide(role, Class::New, false);
+            (Outcome::of(Class::New, Some(Direction::Original), decision), policy.mark(role, false))
+        });
+        let (rules, opening) = (tcp::EstablishedRules::new(settings), tcp::OpeningRules::new(settings));
+        Self { rules, opening, outcomes, first }
     }
 }
 

@@ -4,7 +4,7 @@
 use core::net::IpAddr;
 
 use super::Tracker;
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, TupleIds};
+use crate::event::{DestroyReason, EventKind, Events, FlowView, TupleIds};
 use crate::key::key_of_quoted;
 use crate::tick::{Tick, Ticks, until};
 use crate::wire::{Addr, Family, Quoted, QuotedIds};
@@ -63,11 +63,10 @@ impl Tracker {
                     core.flows.table.entry_mut(flow).head.deadline = deadline;
                     core.flows.settle(now, flow);
                 }
-                let snapshot = core.flows.snapshot(now, flow);
                 if events.enabled() {
-                    events.push(Event { at: now, kind: EventKind::Edited, snapshot });
+                    core.flows.say(now, flow, EventKind::Edited, events);
                 }
-                Some(snapshot.view())
+                Some(core.flows.view(now, flow))
             }
         }
     }

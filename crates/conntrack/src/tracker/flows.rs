@@ -1,6 +1,6 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, Snapshot};
+use crate::event::{DestroyReason, EventKind, Events, FlowView, Snapshot};
 use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
@@ -113,11 +113,7 @@ impl Flows {
     ) {
         counters.destroyed[reason as usize] += 1;
         if events.enabled() && !planted(Fault::DestroyUntold) {
-            events.push(Event {
-                at: now,
-                kind: EventKind::Destroy(reason),
-                snapshot: self.snapshot(now, flow),
-            });
+            self.say(now, flow, EventKind::Destroy(reason), events);
         }
         self.leave(self.table.entry(flow).key.zone);
         self.states.remove(self.table.entry(flow));
@@ -190,7 +186,7 @@ impl Flows {
         let changed = self.recount(flow, before);
         self.table.entry_mut(flow).head.status &= !status::STATE_CHANGED;
         if (changed || planted(Fault::UpdateToldTwice)) && events.enabled() && !planted(Fault::UpdateUntold) {
-            events.push(Event { at: now, kind: EventKind::Update, snapshot: self.snapshot(now, flow) });
+            self.say(now, flow, EventKind::Update, events);
         }
     }
 
@@ -215,13 +211,16 @@ impl Flows {
 
     /// A copy of the flow for people and machines to read.
     pub(super) fn view(&self, now: Tick, flow: FlowIndex) -> FlowView {
-        self.snapshot(now, flow).view()
+        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting).view()
     }
 
-    /// A copy of the flow as it lies.
+    /// Tells of the flow as it is now.
     #[inline(always)]
-    pub(super) fn snapshot(&self, now: Tick, flow: FlowIndex) -> Snapshot {
-        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting)
+    pub(super) fn say(&self, now: Tick, flow: FlowIndex, kind: EventKind, events: &mut Events) {
+        if let Some(event) = events.next() {
+            (event.at, event.kind) = (now, kind);
+            event.snapshot.take(now, flow, self.table.entry(flow), &self.cold, self.accounting);
+        }
     }
 }
 

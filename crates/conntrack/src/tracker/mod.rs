@@ -656,14 +656,31 @@ impl Core {
         if outcome.verdict != Verdict::Forward && !planted(Fault::PolicyNewKept) {
             return self.flows.table.give_back(flow);
         }
-        let zone = found.key.zone;
+        let mark = self.policy.mark(frame.role, lacks_syn(packet));
+        self.enter(now, found.hash, flow, mark, packet.ip_bytes, events, outcome);
+    }
+
+    /// Puts a flow in that was made in a slot and that policy let through, with its first packet.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        flow: FlowIndex,
+        mark: u32,
+        ip_bytes: u32,
+        events: &mut Events,
+        outcome: &mut Outcome,
+    ) {
+        let zone = self.flows.table.entry(flow).key.zone;
         if !self.flows.admit(zone) {
             self.flows.table.give_back(flow);
             self.counters.dropped[DropReason::ZoneLimit.index()] += 1;
             outcome.verdict = Verdict::Drop(DropReason::ZoneLimit);
             return;
         }
-        if self.make(now, found.hash, flow, events).is_err() {
+        if self.make(now, hash, flow, events).is_err() {
             self.flows.table.give_back(flow);
             self.flows.leave(zone);
             if self.on_full == OnFull::PassUntracked {
@@ -675,19 +692,14 @@ impl Core {
             return;
         }
         self.counters.inserted += 1;
-        let mark = self.policy.mark(frame.role, lacks_syn(packet));
         if mark != 0 {
             self.flows.set_mark(flow, mark);
         }
         if !planted(Fault::FirstUncounted) {
-            self.flows.count(flow, direction, packet.ip_bytes);
+            self.flows.count(flow, Direction::Original, ip_bytes);
         }
         if events.enabled() && !planted(Fault::NewUntold) {
-            events.push(crate::event::Event {
-                at: now,
-                kind: EventKind::New,
-                snapshot: self.flows.snapshot(now, flow),
-            });
+            self.flows.say(now, flow, EventKind::New, events);
         }
     }
 
@@ -755,21 +767,23 @@ impl Core {
         for &flow in due {
             self.flows.table.prefetch_entry(flow);
         }
-        for &flow in due {
+        // Of the flows that end; the others are not looked up.
+        let mut hashes = [None; BURST];
+        for (&flow, hash) in due.iter().zip(&mut hashes) {
             let entry = self.flows.table.entry(flow);
             if until(entry.head.deadline, now.low()) <= 0 {
-                self.flows.table.prefetch_bucket(self.hasher.hash(&entry.key));
+                let keyed = self.hasher.hash(&entry.key);
+                self.flows.table.prefetch_bucket(keyed);
+                *hash = Some(keyed);
             }
         }
         let mut expired = 0;
-        for &flow in due {
-            let entry = self.flows.table.entry(flow);
-            if until(entry.head.deadline, now.low()) > 0 {
-                self.flows.arm(now, flow);
-            } else {
-                let hash = self.hasher.hash(&entry.key);
+        for (&flow, hash) in due.iter().zip(hashes) {
+            if let Some(hash) = hash {
                 self.flows.bury(now, hash, flow, DestroyReason::Timeout, &mut self.counters, events);
                 expired += 1;
+            } else {
+                self.flows.arm(now, flow);
             }
         }
         expired

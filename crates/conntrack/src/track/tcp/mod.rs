@@ -3,6 +3,7 @@
 //! Rules and numbers: conntrack as Linux 6.18 behaves; the classic profile's differences are switches.
 
 mod established;
+mod opening;
 mod options;
 mod reset;
 mod state;
@@ -10,6 +11,7 @@ mod steps;
 mod window;
 
 pub use established::{Rules as EstablishedRules, step_established};
+pub use opening::{OpeningRules, step_opening};
 pub use state::{Mark, Peer, TcpState, TcpVars};
 
 use super::reason::Reason;

@@ -9,7 +9,7 @@ use super::options::{Options, highest_sack};
 use super::state::{Index, Mark, Peer, TcpState, TcpVars, after, before};
 use super::steps::{Cell, cell};
 use super::window::{Fit, check};
-use super::{EstablishedRules, step, step_established};
+use super::{EstablishedRules, OpeningRules, step, step_established, step_opening};
 use crate::key::Direction;
 use crate::table::entry::{Head, status};
 use crate::tick::Ticks;
@@ -251,6 +251,42 @@ proptest! {
                 let learnt = matches!(general_says, Step::Refresh { .. }) && !case.be_liberal;
                 let liberal = before.flags[case.from.index()] & Mark::LIBERAL != 0;
                 prop_assert!(!(common && known && learnt && !liberal), "it should have spoken: {general_says:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_way_of_a_first_syn_ends_where_the_general_way_ends(
+        (seq, ack, window, payload_bytes) in any::<(u32, u32, u16, u16)>(),
+        flags in any::<u8>(),
+        bytes in options(),
+        max_retrans in prop::option::of(0u8..2),
+        (classic, window_tracking, strict) in any::<(bool, bool, bool)>(),
+        [syn_sent, retrans] in prop::array::uniform2(1u32..1000),
+    ) {
+        let mut settings = Settings::new(if classic { Profile::Classic } else { Profile::Linux });
+        (settings.tcp.window_tracking, settings.tcp.max_retrans) = (window_tracking, max_retrans);
+        if strict {
+            settings.tcp.pickup = Pickup::Syn;
+        }
+        settings.timeouts.set(TimeoutKey::TcpSynSent, Ticks::from_secs(syn_sent));
+        settings.timeouts.set(TimeoutKey::TcpMaxRetrans, Ticks::from_secs(retrans));
+        let flags = if flags & 1 == 0 { flags & 0xc8 | tcp_flags::SYN } else { flags };
+        let payload_bytes = payload_bytes.into();
+        let segment =
+            Segment { seq, ack, payload_bytes, window, flags, sport: 1, dport: 2, options: &bytes };
+        let ctx = Context { now: 7, direction: Direction::Original, first: true, settings: &settings };
+        let (mut head, mut vars) = (Head::default(), TcpVars::default());
+        let general = step(&mut head, &mut vars, &segment, &ctx);
+        let (mut short_head, mut short) = (Head::default(), TcpVars::default());
+        match step_opening(&mut short_head, &mut short, &segment, &OpeningRules::new(&settings)) {
+            Some((key, span)) => {
+                prop_assert_eq!(general, Step::Refresh { key, span });
+                prop_assert_eq!((short_head, short), (head, vars));
+            }
+            None => {
+                prop_assert_eq!((short_head, short), (Head::default(), TcpVars::default()));
+                prop_assert_ne!(flags & 0x37, tcp_flags::SYN);
             }
         }
     }

@@ -1,0 +1,131 @@
+"""The built program on a test's ports: its configuration, its start and end, and what it answers.
+It is asked through its own subcommands only, as an operator would."""
+
+import json
+import os
+import subprocess
+import time
+
+import hosts
+from hosts import Trouble
+
+# The appliance's counters are not older than a quarter of a second.
+STATS_SECONDS = 0.3
+
+
+def configuration(inside, outside, workers, queues, socket, hugepages=False):
+    """Two ports inline. The policy accepts new flows from inside only, as the shipped one does."""
+    return f"""\
+profile = "linux"
+mode = "inline"
+workers = {workers}
+
+[[port]]
+name = "lan"
+device = "{inside}"
+role = "inside"
+peer = "wan"
+queues = {queues}
+
+[[port]]
+name = "wan"
+device = "{outside}"
+role = "outside"
+peer = "lan"
+queues = {queues}
+
+[table]
+max_entries = 65536
+
+# The listing comes after the last packet, however slow the machine is: nothing may have ended by then.
+[timeouts]
+tcp.fin_wait = "1h"
+tcp.close_wait = "1h"
+tcp.last_ack = "1h"
+tcp.time_wait = "1h"
+tcp.close = "1h"
+udp.unreplied = "1h"
+udp.stream = "1h"
+icmp = "1h"
+icmpv6 = "1h"
+
+[eal]
+hugepages = {str(hugepages).lower()}
+
+[worker]
+idle = "sleep"
+
+[control]
+socket = "{socket}"
+http = "off"
+"""
+
+
+class Asked:
+    """Whoever can run a subcommand of the appliance; what it says, as values."""
+
+    def ask(self, *words):
+        raise NotImplementedError
+
+    def stats(self):
+        return json.loads(self.ask("stats", "-o", "json"))
+
+    def flows(self):
+        return [json.loads(line) for line in self.ask("list", "-o", "jsonl").splitlines()]
+
+    def flush(self):
+        self.ask("flush")
+
+    def settled(self, seconds=10):
+        """The counters once nothing moves any more. They are copied out now and then, so two must agree."""
+        before, end = None, time.monotonic() + seconds
+        while True:
+            stats = self.stats()
+            now = [[worker["rx_packets"], worker["tx_packets"]] for worker in stats["workers"]]
+            if now == before:
+                return stats
+            if time.monotonic() > end:
+                raise Trouble(f"packets still pass {seconds} s after the last was sent: {before} and then {now}")
+            before = now
+            time.sleep(STATS_SECONDS)
+
+
+class Appliance(Asked):
+    """The program on this machine."""
+
+    def __init__(self, program, home, inside, outside, workers, queues, namespace=None):
+        self.program, self.log = program, f"{home}/appliance.log"
+        self.socket = f"{home}/control.sock"
+        self.config = f"{home}/appliance.toml"
+        with open(self.config, "w") as file:
+            file.write(configuration(inside, outside, workers, queues, self.socket))
+        self.words = [program, "run", "--config", self.config]
+        if namespace:
+            self.words = namespace.words(*self.words)
+
+    def __enter__(self):
+        self.process = hosts.start(self.words, self.log)
+        try:
+            hosts.until("the appliance to start", 20, self.answers)
+        except Trouble:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        hosts.end(self.process)
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise Trouble(f"the appliance did not start; its words:\n{hosts.tail(self.log)}")
+        return os.path.exists(self.socket) and self.try_ask("count").returncode == 0
+
+    def try_ask(self, *words):
+        words = [self.program, *words, "--socket", self.socket]
+        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+
+    def ask(self, *words):
+        done = self.try_ask(*words)
+        if done.returncode:
+            raise Trouble(f"`{' '.join(words)}` failed: {done.stderr.strip()}; the appliance's words:\n{hosts.tail(self.log)}")
+        return done.stdout

@@ -1,0 +1,126 @@
+"""memif and vhost: links whose other ends are dpdk-testpmd, without root. One makes 10,000 UDP flows, and the other
+swaps both ends of each frame and sends it back, so that every flow gets its reply."""
+
+import time
+from dataclasses import dataclass
+
+from appliance import Appliance
+from hosts import Trouble
+from outcome import Link, judge
+from testpmd import BURST, Testpmd
+
+# Waits between two bursts that the search for the loss-free rate tries, from slow to fast, in microseconds.
+WAITS = (4000, 2000, 1000, 500, 250, 120, 60, 30)
+STEP_SECONDS = 1.0
+QUICK_WAITS, QUICK_SECONDS = (2000, 1000, 500), 0.5
+# Packets of each flow in the run that counts.
+ROUNDS = 4
+# What a run that lost packets is repeated at: the machine has other things to do, and the search cannot know them.
+TRIES = 4
+
+
+@dataclass
+class Ends:
+    """The devices of one link kind: the appliance's two, and those of the two testpmd."""
+
+    lan: str
+    wan: str
+    generator: str
+    responder: str
+    # Whether the responder has to be there before the appliance.
+    responder_first: bool
+
+
+def memif(home, _queues):
+    lan, wan = (f"socket-abstract=no,socket={home}/{name}.sock,id=0" for name in ("lan", "wan"))
+    return Ends(
+        lan=f"net_memif0,role=server,{lan}",
+        wan=f"net_memif1,role=server,{wan}",
+        # Rings of 2^13 frames: a process that waits for its turn on a busy machine loses none.
+        generator=f"net_memif0,role=client,rsize=13,{lan}",
+        responder=f"net_memif0,role=client,rsize=13,{wan}",
+        responder_first=False,
+    )
+
+
+def vhost(home, queues):
+    """The appliance is the switch of one virtual machine and itself a virtual machine on another switch: both drivers."""
+    return Ends(
+        lan=f"net_vhost0,iface={home}/lan.sock,queues={queues}",
+        wan=f"net_virtio_user1,path={home}/wan.sock,queues={queues},queue_size=1024,mac=02:00:00:00:00:01",
+        generator=f"net_virtio_user0,path={home}/lan.sock,queues={queues},queue_size=8192,mac=02:00:00:00:00:02",
+        responder=f"net_vhost0,iface={home}/wan.sock,queues={queues}",
+        responder_first=True,
+    )
+
+
+class Run:
+    """One link, up, with its generator and responder."""
+
+    def __init__(self, generator, responder, appliance):
+        self.generator, self.responder, self.appliance = generator, responder, appliance
+
+    def go(self, wait, seconds):
+        """Offers flows for so long; gives packets sent, packets swapped at the far end, packets that came back."""
+        self.generator.pace(wait)
+        self.responder.tell("start")
+        self.generator.tell("start")
+        time.sleep(seconds)
+        back, sent, _ = self.generator.stop()
+        # What is on its way is not lost: the generator goes on taking, and sends no more.
+        self.generator.tell("set fwd rxonly")
+        self.generator.tell("start")
+        self.appliance.settled()
+        more, _, _ = self.generator.stop()
+        far, swapped, refused = self.responder.stop()
+        return sent, far, swapped + refused, back + more
+
+
+def search(run, quick):
+    """The highest rate of those tried at which nothing was lost: its wait, and packets per second."""
+    best = None
+    waits, seconds = (QUICK_WAITS, QUICK_SECONDS) if quick else (WAITS, STEP_SECONDS)
+    for wait in waits:
+        sent, _, _, back = run.go(wait, seconds)
+        if not sent:
+            raise Trouble("the link took nothing from the generator: see the logs of both")
+        if back != sent:
+            break
+        best = wait, sent / seconds
+    return best or (WAITS[0], BURST * 1e6 / WAITS[0])
+
+
+def drive(kind, ends_of, program, home, flows, workers, queues, quick):
+    ends = ends_of(home, queues)
+    about = f"testpmd flowgen -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}"
+    link = Link(kind, about, queues, flows)
+    responder = Testpmd(home, "responder", ends.responder, "5tswap", queues)
+    appliance = Appliance(program, home, ends.lan, ends.wan, workers, queues)
+    first, second = (responder, appliance) if ends.responder_first else (appliance, responder)
+    generator = Testpmd(home, "generator", ends.generator, "flowgen", queues, flows=flows)
+    with first, second, generator:
+        run = Run(generator, responder, appliance)
+        wait, rate = search(run, quick)
+        link.notes.append(f"loss-free up to {rate / 1000:.0f} thousand packets a second, as far as was tried")
+        for attempt in range(TRIES):
+            wait, rate = wait * 2, rate / 2
+            appliance.flush()
+            before = appliance.settled()
+            # So many packets of each flow, if the rate is what the search found; more do no harm.
+            seconds = ROUNDS * flows / rate
+            sent, far, swapped, back = run.go(wait, seconds)
+            after = appliance.settled()
+            listed = judge(appliance.flows(), lambda flow: flow["proto_name"] == "udp")
+            lost = (sent - far) + (swapped - back)
+            if lost == 0 or attempt + 1 == TRIES:
+                break
+            slow = f"{sent / seconds / 1000:.0f} thousand a second"
+            link.notes.append(f"{lost} of {sent + swapped} packets were lost at {slow}: half as fast then")
+        link.notes.append(f"{sent} packets in {seconds:.1f} s")
+        link.offered, link.forwarded, link.packets_lost = sent + swapped, far + back, lost
+        link.count(after, before)
+        link.list(listed)
+        if not lost and listed.packets != sent + swapped:
+            link.problems.append(f"{sent + swapped} packets passed, the flows' own counters say {listed.packets}")
+    link.judge()
+    return link

@@ -1,0 +1,103 @@
+"""dpdk-testpmd as the machine on the other end of a link: it makes flows, or swaps both ends of what comes and sends it
+back. Driven at its prompt; knows nothing of the appliance."""
+
+import os
+import pty
+import re
+import select
+import threading
+
+import hosts
+from hosts import Trouble
+
+PROMPT = b"testpmd> "
+# Frames that it asks of a port, or hands to one, at a time.
+BURST = 32
+
+
+class Testpmd:
+    """One process with one port on the link. A generator has a second port, to which nobody is connected: whatever it
+    sends there is refused after a wait, so the time between two bursts on the link is that wait, and the offered rate is
+    chosen. (testpmd has no rate of its own to set on virtual devices.)"""
+
+    def __init__(self, home, name, device, forward, queues, flows=None, file_prefix=None):
+        devices = ["--vdev", device]
+        options = [f"--forward-mode={forward}", f"--rxq={queues}", f"--txq={queues}", f"--burst={BURST}"]
+        if flows:
+            devices += ["--vdev", f"net_memif9,role=server,id=9,socket-abstract=no,socket={home}/pace.sock"]
+            options += [f"--flowgen-flows={flows}"]
+        # The lcore that forwards may run on any CPU: there may be fewer CPUs than processes that poll.
+        cpus = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
+        eal = ["--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "-m", "512", "--lcores", f"0@({cpus}),1@({cpus})"]
+        self.log = f"{home}/{name}.log"
+        self.words = [
+            "dpdk-testpmd", *eal, *devices, "--", "-i", "--port-topology=loop", "--nb-cores=1", "--no-flush-rx",
+            "--total-num-mbufs=65536", "--rxd=8192", "--txd=1024", *options,
+        ]  # fmt: skip
+        self.flows = flows
+
+    def __enter__(self):
+        # A terminal, because what it prints to a pipe comes in blocks of 4 kB.
+        self.terminal, theirs = pty.openpty()
+        try:
+            self.process = hosts.start(self.words, self.log, stdin=theirs, stdout=theirs)
+        except FileNotFoundError:
+            raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it") from None
+        finally:
+            os.close(theirs)
+        self.read_until_prompt(20)
+        return self
+
+    def __exit__(self, *_):
+        try:
+            os.write(self.terminal, b"stop\nquit\n")
+            # Somebody must read its last words, or it waits for ever to be rid of them.
+            drain = threading.Thread(target=self.drain, daemon=True)
+            drain.start()
+            drain.join(5)
+        except OSError:
+            pass
+        hosts.end(self.process, 2)
+        os.close(self.terminal)
+
+    def drain(self):
+        try:
+            while os.read(self.terminal, 65536):
+                pass
+        except OSError:
+            pass
+
+    def read_until_prompt(self, seconds):
+        said = b""
+        while not said.endswith(PROMPT):
+            ready, _, _ = select.select([self.terminal], [], [], seconds)
+            try:
+                more = os.read(self.terminal, 65536) if ready else b""
+            except OSError:
+                more = b""
+            with open(self.log, "ab") as file:
+                file.write(more)
+            said += more
+            if not more:
+                raise Trouble(f"dpdk-testpmd does not answer; its last words:\n{hosts.tail(self.log)}")
+        return said.decode(errors="replace").replace("\r", "")
+
+    def tell(self, command, seconds=20):
+        """One line at its prompt; gives what it said to that."""
+        os.write(self.terminal, command.encode() + b"\n")
+        return self.read_until_prompt(seconds)
+
+    def pace(self, microseconds):
+        """Sets the wait between two bursts of a queue."""
+        self.tell("set fwd flowgen retry")
+        self.tell(f"set burst tx delay {microseconds} retry 1")
+
+    def stop(self):
+        """Ends forwarding; gives packets received, sent and not taken by the link since the start."""
+        said = self.tell("stop")
+        found = re.search(
+            r"Forward statistics for port 0 .*?RX-packets: (\d+).*?TX-packets: (\d+) +TX-dropped: (\d+)", said, re.S
+        )
+        if not found:
+            raise Trouble(f"dpdk-testpmd's statistics read differently in this version:\n{said}")
+        return tuple(int(number) for number in found.groups())
