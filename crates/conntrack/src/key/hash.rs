@@ -5,7 +5,7 @@
 //! uses one of them throughout.
 #![allow(unsafe_code)]
 
-use super::FlowKey;
+use super::{FlowKey, Words};
 
 /// What the processor can do. Only [`Cpu::detect`] claims an instruction, which makes [`Hasher`] and the tracker's choice
 /// of a way through a burst sound.
@@ -119,13 +119,13 @@ impl Hasher {
 
     /// As [`Self::hash`], within a caller that is compiled for AES: there it is no call, and the key needs no memory.
     #[inline(always)]
-    pub fn hash_here(&self, key: &FlowKey) -> u64 {
+    pub fn hash_here(&self, key: &Words) -> u64 {
         #[cfg(target_arch = "x86_64")]
         if self.aes {
             // SAFETY: as in `hash`.
-            return unsafe { aes::hash_here(&self.secret, key) };
+            return unsafe { aes::hash_here(&self.secret, &key.0) };
         }
-        portable(&self.secret, key)
+        portable(&self.secret, key.key())
     }
 
     /// The hashes of a burst's keys, into the front of `hashes`; as many as the shorter of the two holds.
@@ -190,7 +190,7 @@ mod aes {
     #[target_feature(enable = "aes")]
     pub(super) fn hash(secret: &[u64; 8], key: &FlowKey) -> u64 {
         // SAFETY: this function has the instructions, so whoever called it has them.
-        unsafe { hash_here(secret, key) }
+        unsafe { hash_here(secret, key.words()) }
     }
 
     /// IPv6: the addresses and the rest go through two rounds side by side, which spreads each byte over its whole
@@ -199,7 +199,7 @@ mod aes {
     /// # Safety
     /// The processor must have AES rounds. Fast only where the caller is compiled for them.
     #[inline(always)]
-    pub(super) unsafe fn hash_here(secret: &[u64; 8], key: &FlowKey) -> u64 {
+    pub(super) unsafe fn hash_here(secret: &[u64; 8], words: &[u64; 5]) -> u64 {
         let [a, b, c, d, e, f, g, h] = *secret;
         // SAFETY: SSE2 belongs to every x86-64, and the caller promises AES.
         let block = |low: u64, high: u64| unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) };
@@ -210,7 +210,7 @@ mod aes {
         // SAFETY: as above.
         let low = |block| unsafe { _mm_cvtsi128_si64(block) }.cast_unsigned();
         let (k0, k1, k2, k3) = (block(a, b), block(c, d), block(e, f), block(g, h));
-        let [lo0, lo1, hi0, hi1, tail] = *key.words();
+        let [lo0, lo1, hi0, hi1, tail] = *words;
         if tail & V6 == 0 {
             // Of an IPv4 key one block holds all that is not zero.
             return low(round(round(round(xor(block(lo0 | hi0 << 32, tail), k0), k1), k2), k3));
@@ -226,7 +226,7 @@ mod aes {
     pub(super) fn hash_all(secret: &[u64; 8], keys: &[FlowKey], hashes: &mut [u64]) {
         for (out, key) in hashes.iter_mut().zip(keys) {
             // SAFETY: this function has the instructions.
-            *out = unsafe { hash_here(secret, key) };
+            *out = unsafe { hash_here(secret, key.words()) };
         }
     }
 }
