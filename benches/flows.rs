@@ -156,7 +156,7 @@ impl Rig {
     #[inline(always)]
     fn write(&mut self, at: usize, scheduled: u32) {
         tuple(&mut self.frames[at], self.kind, scheduled);
-        self.roles[at] = if scheduled & 1 == 0 { Role::Inside } else { Role::Outside };
+        self.roles[at] = Role::ALL[scheduled as usize & 1];
     }
 
     #[inline(always)]
@@ -225,8 +225,8 @@ impl Rig {
             let scheduled = schedule[(from + at) & (SCHEDULE - 1)];
             self.write(at, scheduled);
             if self.kind != Kind::Udp {
-                let (seq, ack) = if scheduled & 1 == 0 { (1001, 2001) } else { (2001, 1001) };
-                self.segment(at, seq, ack, ACK);
+                let seq = 1001 + 1000 * (scheduled & 1);
+                self.segment(at, seq, 3002 - seq, ACK);
             }
         }
     }
@@ -529,16 +529,18 @@ fn tuple(frame: &mut [u8; 128], kind: Kind, scheduled: u32) {
     let dst = u64::from((0xac10_0000 | id.wrapping_mul(0x85eb_ca6b) >> 16).swap_bytes());
     let sport = u32::from((1024u32.wrapping_add((m >> 24) * 251) as u16).swap_bytes());
     let dport = u32::from(443_u16.swap_bytes());
-    let reply = scheduled & 1 == 1;
-    let ports = if reply { dport | sport << 16 } else { sport | dport << 16 };
+    // Without a branch, as in the peers: directions come at random.
+    let reply = 0_u64.wrapping_sub(u64::from(scheduled & 1));
+    let turned = (src ^ dst) & reply;
+    let (near, far) = (src ^ turned, dst ^ turned);
+    let turned = (sport ^ dport) & reply as u32;
+    let ports = (sport ^ turned) | (dport ^ turned) << 16;
     if kind == Kind::V6 {
-        let (near, far) = if reply { (dst, src) } else { (src, dst) };
         frame[30..38].copy_from_slice(&near.to_le_bytes());
         frame[46..54].copy_from_slice(&far.to_le_bytes());
         frame[54..58].copy_from_slice(&ports.to_le_bytes());
     } else {
-        let addrs = if reply { dst | src << 32 } else { src | dst << 32 };
-        frame[26..34].copy_from_slice(&addrs.to_le_bytes());
+        frame[26..34].copy_from_slice(&(near | far << 32).to_le_bytes());
         frame[34..38].copy_from_slice(&ports.to_le_bytes());
     }
 }

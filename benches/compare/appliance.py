@@ -80,6 +80,7 @@ class Ours(Forwarder):
         config.write_text(
             f"""profile = "linux"
 mode = "inline"
+workers = 1
 
 [[port]]
 name = "in"
@@ -102,7 +103,7 @@ cores = "{','.join(map(str, sorted({core, control})))}"
 hugepages = {'true' if free_hugepages() > 256 else 'false'}
 
 [worker]
-core = {core}
+cores = "{core}"
 
 [control]
 socket = "{self.socket}"

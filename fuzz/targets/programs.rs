@@ -208,6 +208,7 @@ impl Side {
                     self.held_frames += 1;
                 }
                 Verdict::Drop(_) => self.dropped += 1,
+                Verdict::HandOff(owner) => panic!("handed to {owner:?}, where there is one tracker"),
                 Verdict::Forward => assert!(outcome.class.is_some()),
             }
             if let Some(id) = outcome.releases {
@@ -303,6 +304,7 @@ fn name(flow: &FlowView) -> Name {
 fn numbers(counters: &Counters) -> Vec<u64> {
     let Counters {
         packets,
+        untracked,
         invalid,
         malformed,
         lookups_hit,
@@ -330,7 +332,7 @@ fn numbers(counters: &Counters) -> Vec<u64> {
         *icmp_error,
         *ignored,
     ];
-    [&packets[..], invalid, malformed, destroyed, dropped, &single].concat()
+    [&packets[..], untracked, invalid, malformed, destroyed, dropped, &single].concat()
 }
 
 fuzz_target!(|program: Program| {

@@ -32,6 +32,12 @@ fuzz_target!(|input: Input<'_>| {
     // As a frame, headers and all.
     for verify in [false, true] {
         look(&wire::parse(input.packet, Link::Ethernet, Checksum::Unknown, verify), input.packet.len());
+        for link in [Link::Ethernet, Link::Ip] {
+            if let Some(carried) = wire::tunnel::carried(input.packet, link) {
+                assert!(carried.bytes.len() < input.packet.len());
+                look(&wire::parse(carried.bytes, carried.link, Checksum::Unknown, verify), carried.bytes.len());
+            }
+        }
     }
 
     let mut packet = input.packet.to_vec();

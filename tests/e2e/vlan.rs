@@ -15,7 +15,10 @@ struct Vlans {
 impl Vlans {
     /// One host inside and one outside for each of `tags` (outer first), all with the same addresses.
     fn start(more: &str, tags: &[&[u16]]) -> Self {
-        let pair = Pair::start(more);
+        Self::joined_by(Pair::start(more), tags)
+    }
+
+    fn joined_by(pair: Pair, tags: &[&[u16]]) -> Self {
         // The trunks' own addresses would answer for the untagged hosts.
         for (space, interface) in
             [(&pair.inside, &pair.inside_interface), (&pair.outside, &pair.outside_interface)]
@@ -124,6 +127,29 @@ fn two_tags_make_zones_of_their_own() {
     }
     // Datagrams of many fragments, each behind both tags.
     vlans.inside(1).exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "5", "-s", "8000", OUTSIDE]);
+}
+
+#[test]
+fn two_workers_agree_on_the_zones_of_two_tags() {
+    // One queue for both: what is not the first worker's is handed over, tags and all.
+    let pair = Pair::start_with("workers = 2", "queues = 1", "");
+    let vlans = Vlans::joined_by(pair, &[&[100, 7], &[100, 8], &[]]);
+    for vlan in 0..3 {
+        vlans.inside(vlan).exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "5", "-s", "8000", OUTSIDE]);
+        for port in 1000..1016 {
+            let server = vlans.outside(vlan).udp(&at(OUTSIDE, 53).to_string());
+            let client = vlans.inside(vlan).udp(&at(INSIDE, port).to_string());
+            client.send_to(b"question", at(OUTSIDE, 53)).unwrap();
+            let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
+            server.send_to(b"answer", peer).unwrap();
+            client.recv_from(&mut [0; 16]).unwrap();
+        }
+    }
+    let found = zones(&vlans.pair);
+    assert_eq!(found.len(), 3 * 16, "a flow for each port and VLAN, none of them split");
+    let mut apart = found.clone();
+    apart.dedup();
+    assert!(apart.len() == 3 && apart.iter().all(|zone| found.iter().filter(|of| of == &zone).count() == 16));
 }
 
 #[test]

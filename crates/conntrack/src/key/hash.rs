@@ -5,7 +5,7 @@
 //! uses one of them throughout.
 #![allow(unsafe_code)]
 
-use super::FlowKey;
+use super::{FlowKey, Words};
 
 /// What the processor can do. Only [`Cpu::detect`] claims an instruction, which makes [`Hasher`] and the tracker's choice
 /// of a way through a burst sound.
@@ -117,6 +117,17 @@ impl Hasher {
         portable(&self.secret, key)
     }
 
+    /// As [`Self::hash`], within a caller that is compiled for AES: there it is no call, and the key needs no memory.
+    #[inline(always)]
+    pub fn hash_here(&self, key: &Words) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.aes {
+            // SAFETY: as in `hash`.
+            return unsafe { aes::hash_here(&self.secret, &key.0) };
+        }
+        portable(&self.secret, key.key())
+    }
+
     /// The hashes of a burst's keys, into the front of `hashes`; as many as the shorter of the two holds.
     #[inline]
     pub fn hash_all(&self, keys: &[FlowKey], hashes: &mut [u64]) {
@@ -168,48 +179,55 @@ fn portable(secret: &[u64; 8], key: &FlowKey) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod aes {
-    use core::arch::x86_64::{__m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_xor_si128};
+    use core::arch::x86_64::{_mm_aesenc_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_xor_si128};
 
     use super::FlowKey;
 
     /// The family's bit in a key's last word.
     const V6: u64 = (crate::key::kind::V6 as u64) << 56;
 
+    /// As [`hash_here`], as a function of its own.
+    #[target_feature(enable = "aes")]
+    pub(super) fn hash(secret: &[u64; 8], key: &FlowKey) -> u64 {
+        // SAFETY: this function has the instructions, so whoever called it has them.
+        unsafe { hash_here(secret, key.words()) }
+    }
+
     /// IPv6: the addresses and the rest go through two rounds side by side, which spreads each byte over its whole
     /// block; joined one onto the other, they go through two or three more.
-    #[target_feature(enable = "aes")]
-    #[inline]
-    pub(super) fn hash(secret: &[u64; 8], key: &FlowKey) -> u64 {
+    ///
+    /// # Safety
+    /// The processor must have AES rounds. Fast only where the caller is compiled for them.
+    #[inline(always)]
+    pub(super) unsafe fn hash_here(secret: &[u64; 8], words: &[u64; 5]) -> u64 {
         let [a, b, c, d, e, f, g, h] = *secret;
+        // SAFETY: SSE2 belongs to every x86-64, and the caller promises AES.
+        let block = |low: u64, high: u64| unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) };
+        // SAFETY: as above.
+        let round = |state, key| unsafe { _mm_aesenc_si128(state, key) };
+        // SAFETY: as above.
+        let xor = |a, b| unsafe { _mm_xor_si128(a, b) };
+        // SAFETY: as above.
+        let low = |block| unsafe { _mm_cvtsi128_si64(block) }.cast_unsigned();
         let (k0, k1, k2, k3) = (block(a, b), block(c, d), block(e, f), block(g, h));
-        let [lo0, lo1, hi0, hi1, tail] = *key.words();
+        let [lo0, lo1, hi0, hi1, tail] = *words;
         if tail & V6 == 0 {
             // Of an IPv4 key one block holds all that is not zero.
-            let all = _mm_aesenc_si128(_mm_xor_si128(block(lo0 | hi0 << 32, tail), k0), k1);
-            let all = _mm_aesenc_si128(_mm_aesenc_si128(all, k2), k3);
-            return _mm_cvtsi128_si64(all).cast_unsigned();
+            return low(round(round(round(xor(block(lo0 | hi0 << 32, tail), k0), k1), k2), k3));
         }
-        let lo = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(lo0, lo1), k0), k1), k2);
-        let hi = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(hi0, hi1), k1), k2), k3);
-        let rest = _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(block(tail, 0), k2), k3), k0);
-        let joined = _mm_aesenc_si128(lo, hi);
-        let joined = _mm_aesenc_si128(_mm_xor_si128(joined, rest), k1);
-        let joined = _mm_aesenc_si128(joined, k3);
-        _mm_cvtsi128_si64(joined).cast_unsigned()
+        let lo = round(round(xor(block(lo0, lo1), k0), k1), k2);
+        let hi = round(round(xor(block(hi0, hi1), k1), k2), k3);
+        let rest = round(round(xor(block(tail, 0), k2), k3), k0);
+        low(round(round(xor(round(lo, hi), rest), k1), k3))
     }
 
     /// One function for the burst, so that the rounds of several keys overlap.
     #[target_feature(enable = "aes")]
     pub(super) fn hash_all(secret: &[u64; 8], keys: &[FlowKey], hashes: &mut [u64]) {
         for (out, key) in hashes.iter_mut().zip(keys) {
-            *out = hash(secret, key);
+            // SAFETY: this function has the instructions.
+            *out = unsafe { hash_here(secret, key.words()) };
         }
-    }
-
-    #[target_feature(enable = "aes")]
-    #[inline]
-    fn block(low: u64, high: u64) -> __m128i {
-        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
     }
 }
 

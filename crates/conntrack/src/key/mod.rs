@@ -3,6 +3,8 @@
 pub mod hash;
 pub mod owner;
 
+use core::hint::select_unpredictable;
+
 use crate::fault::{Fault, planted};
 use crate::wire::icmp::request_type;
 use crate::wire::plain::Plain;
@@ -130,30 +132,43 @@ pub fn key_of_quoted(quoted: &Quoted, zone: u16) -> Option<Keyed> {
 #[inline(always)]
 fn sorted(family: Family, proto: u8, zone: u16, src: (&Addr, u16), dst: (&Addr, u16)) -> Keyed {
     let (a, b) = (u128::from_ne_bytes(src.0.0), u128::from_ne_bytes(dst.0.0));
-    sorted_words(family, proto, zone, (a, src.1), (b, dst.1))
+    let (words, side) = sorted_words(family, proto, zone, (a, src.1), (b, dst.1));
+    Keyed { key: *words.key(), side }
 }
 
 /// Both endpoints in order, without a branch: addresses of a flow are as good as random to a branch predictor.
 #[inline(always)]
-fn sorted_words(family: Family, proto: u8, zone: u16, src: (u128, u16), dst: (u128, u16)) -> Keyed {
-    let swap = match family {
-        // Of an IPv4 address only four bytes are not zero.
-        Family::V4 => (src.0 as u64) << 16 | u64::from(src.1) > (dst.0 as u64) << 16 | u64::from(dst.1),
-        Family::V6 => (src.0 > dst.0) | ((src.0 == dst.0) & (src.1 > dst.1)),
-    };
-    let (addrs, ids) = ((src.0 ^ dst.0) & mask(swap), (src.1 ^ dst.1) & mask(swap) as u16);
-    let (lo_id, hi_id) = (src.1 ^ ids, dst.1 ^ ids);
+fn sorted_words(family: Family, proto: u8, zone: u16, src: (u128, u16), dst: (u128, u16)) -> (Words, Side) {
+    let (lo, hi, lo_id, hi_id, swap);
+    match family {
+        // Of an IPv4 address only four bytes are not zero, so an endpoint is one number.
+        Family::V4 => {
+            let (a, b) = ((src.0 as u64) << 16 | u64::from(src.1), (dst.0 as u64) << 16 | u64::from(dst.1));
+            swap = a > b;
+            let (first, last) = (a.min(b), a.max(b));
+            (lo, hi) = (u128::from(first >> 16), u128::from(last >> 16));
+            (lo_id, hi_id) = (first as u16, last as u16);
+        }
+        Family::V6 => {
+            swap = (src.0 > dst.0) | ((src.0 == dst.0) & (src.1 > dst.1));
+            let pick = |a: u128, b: u128| select_unpredictable(swap, b, a);
+            (lo, hi) = (pick(src.0, dst.0), pick(dst.0, src.0));
+            lo_id = select_unpredictable(swap, dst.1, src.1);
+            hi_id = select_unpredictable(swap, src.1, dst.1);
+        }
+    }
     let tail = u64::from(lo_id)
         | u64::from(hi_id) << 16
         | u64::from(zone) << 32
         | u64::from(proto) << 48
         | u64::from(family_bit(family) | kind::LIVE) << 56;
-    Keyed { key: FlowKey::from_words(src.0 ^ addrs, dst.0 ^ addrs, tail), side: Side::hi_if(swap) }
+    let high = |word: u128| (word >> 64) as u64;
+    (Words([lo as u64, high(lo), hi as u64, high(hi), tail]), Side::hi_if(swap))
 }
 
 /// As [`key_of`].
 #[inline(always)]
-pub fn key_of_plain(plain: &Plain<'_>, zone: u16) -> Keyed {
+pub fn key_of_plain(plain: &Plain<'_>, zone: u16) -> (Words, Side) {
     let proto = if plain.tcp { proto::TCP } else { proto::UDP };
     let Segment { sport, dport, .. } = plain.segment;
     sorted_words(plain.family, proto, zone, (plain.src, sport), (plain.dst, dport))
@@ -194,11 +209,6 @@ fn query(
 }
 
 #[inline(always)]
-fn mask(set: bool) -> u128 {
-    0u128.wrapping_sub(u128::from(set))
-}
-
-#[inline(always)]
 fn family_bit(family: Family) -> u8 {
     match family {
         Family::V4 => 0,
@@ -217,12 +227,6 @@ impl FlowKey {
     /// All zero: no live flow's key.
     pub const EMPTY: Self =
         Self { lo: Addr([0; 16]), hi: Addr([0; 16]), lo_id: 0, hi_id: 0, zone: 0, proto: 0, kind: 0 };
-
-    /// From both addresses as they lie in memory, and the other fields as one word.
-    #[inline(always)]
-    pub(crate) fn from_words(lo: u128, hi: u128, tail: u64) -> Self {
-        words::key([lo as u64, (lo >> 64) as u64, hi as u64, (hi >> 64) as u64, tail])
-    }
 
     /// All of it, as five words in the machine's order.
     #[inline(always)]
@@ -262,18 +266,27 @@ impl FlowKey {
 #[cfg(target_endian = "big")]
 compile_error!("a flow's key is made of words as little-endian machines lay them out");
 
+/// A key as it is made: in registers. Copied as a key it would go through memory, where its words are read back as
+/// wider ones before they have left the store buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Words(pub(crate) [u64; 5]);
+
 /// A key is five words and nothing else.
 #[allow(unsafe_code)]
 mod words {
-    use super::FlowKey;
+    use super::{FlowKey, Words};
 
     // 16 + 16 + 2 + 2 + 2 + 1 + 1: no padding.
     const _: () = assert!(size_of::<FlowKey>() == 40 && align_of::<FlowKey>() == 8);
 
-    #[inline(always)]
-    pub(super) fn key(words: [u64; 5]) -> FlowKey {
-        // SAFETY: a FlowKey is made of integers only and has no padding, so any 40 bytes are one.
-        unsafe { core::mem::transmute(words) }
+    impl Words {
+        /// The same, as a key.
+        #[inline(always)]
+        pub fn key(&self) -> &FlowKey {
+            // SAFETY: a FlowKey is made of integers only and has no padding, so any five aligned words are one.
+            unsafe { &*core::ptr::from_ref(self).cast() }
+        }
     }
 
     #[inline(always)]
@@ -357,7 +370,11 @@ mod tests {
             a: [u8; 16], b: [u8; 16], sport: u16, dport: u16, zone: u16, v6: bool,
         ) {
             let family = if v6 { Family::V6 } else { Family::V4 };
-            let (src, dst) = (Addr(a), Addr(b));
+            let addr = |bytes: [u8; 16]| match family {
+                Family::V4 => Addr::v4([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                Family::V6 => Addr(bytes),
+            };
+            let (src, dst) = (addr(a), addr(b));
             let there = Packet { family, ..packet(src, dst, proto::UDP, L4::Udp { sport, dport }) };
             let back = Packet { family, ..packet(dst, src, proto::UDP, L4::Udp { sport: dport, dport: sport }) };
             let (there, back) = (key_of(&there, zone).unwrap(), key_of(&back, zone).unwrap());

@@ -11,7 +11,7 @@ use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict};
 use crate::event::Events;
 use crate::fault::{Fault, planted};
 use crate::key::owner::{Owners, WorkerId};
-use crate::key::{Direction, FlowKey, Keyed, Side, key_of_plain};
+use crate::key::{Direction, FlowKey, Side, Words, key_of_plain};
 use crate::policy::{Class, Policy, Role};
 use crate::table::entry::{Entry, status};
 use crate::table::{FlowIndex, Probe};
@@ -47,7 +47,7 @@ enum Lane {
 
 /// One frame between the stages.
 struct Work<'a> {
-    key: FlowKey,
+    key: Words,
     hash: u64,
     segment: Segment<'a>,
     ip_bytes: u32,
@@ -74,7 +74,7 @@ impl<'a> Work<'a> {
     #[inline]
     fn away(owner: WorkerId) -> Self {
         Self {
-            key: FlowKey::EMPTY,
+            key: Words::default(),
             hash: 0,
             segment: Segment::NONE,
             ip_bytes: 0,
@@ -88,18 +88,18 @@ impl<'a> Work<'a> {
 
     #[inline(always)]
     fn found(&self) -> Found {
-        Found { key: self.key, side: self.side, hash: self.hash }
+        Found { key: *self.key.key(), side: self.side, hash: self.hash }
     }
 
     /// A plain packet, for the general way.
     #[inline(always)]
     fn packet(&self) -> Packet<'a> {
-        let Segment { sport, dport, .. } = self.segment;
+        let (Segment { sport, dport, .. }, key) = (self.segment, self.key.key());
         Packet {
-            family: self.key.family(),
-            src: *self.key.addr(self.side),
-            dst: *self.key.addr(self.side.other()),
-            proto: self.key.proto,
+            family: key.family(),
+            src: *key.addr(self.side),
+            dst: *key.addr(self.side.other()),
+            proto: key.proto,
             ip_bytes: self.ip_bytes,
             l4: if self.lane == Lane::Tcp { L4::Tcp(self.segment) } else { L4::Udp { sport, dport } },
         }
@@ -136,7 +136,7 @@ pub(super) fn on_chunk(
 
 /// The stages, each a function of its own so that the compiler has the registers for one of them.
 macro_rules! stages {
-    ($name:ident $(, #[$features:meta])?) => {
+    ($name:ident, $wide:literal $(, #[$features:meta])?) => {
         mod $name {
             use super::*;
 
@@ -149,7 +149,7 @@ macro_rules! stages {
                 room: &'r mut Room<'a>,
                 general: &mut General<'a>,
             ) -> &'r mut [Work<'a>] {
-                core.read_all(owners, frames, room, general)
+                core.read_all::<$wide>(owners, frames, room, general)
             }
 
             $(#[$features])?
@@ -177,10 +177,10 @@ macro_rules! stages {
     };
 }
 
-stages!(narrow);
+stages!(narrow, false);
 // x86-64-v3 with AES: the hash is part of stage 1 instead of a call for each packet.
 #[cfg(target_arch = "x86_64")]
-stages!(wide, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popcnt")]);
+stages!(wide, true, #[target_feature(enable = "aes,avx2,bmi1,bmi2,fma,lzcnt,movbe,popcnt")]);
 
 impl Tracker {
     /// Stage 3.
@@ -245,7 +245,7 @@ impl Tracker {
 }
 
 /// Makes a plain packet's [`Work`].
-struct Enlist<'b, 'a> {
+struct Enlist<'b, 'a, const WIDE: bool> {
     core: &'b Core,
     owners: Option<&'b Owners>,
     zone: u16,
@@ -253,20 +253,15 @@ struct Enlist<'b, 'a> {
     place: &'b mut MaybeUninit<Work<'a>>,
 }
 
-impl<'a> Take<'a> for Enlist<'_, 'a> {
+impl<'a, const WIDE: bool> Take<'a> for Enlist<'_, 'a, WIDE> {
     #[inline(always)]
     fn take(self, plain: Plain<'a>) {
-        let Keyed { key, side } = key_of_plain(&plain, self.zone);
-        let hash = self.core.hasher.hash(&key);
-        if let Some(owner) = self.owners.and_then(|owners| owners.elsewhere(hash)) {
-            self.place.write(Work::away(owner));
-            return;
-        }
-        self.core.flows.table.prefetch_bucket(hash);
-        // Where it stays: moved there, it would be read again before its parts have left the store buffer.
-        self.place.write(Work {
+        let (key, side) = key_of_plain(&plain, self.zone);
+        // Made where it stays, and hashed from there: moved, it would be read again before its parts have left the store
+        // buffer.
+        let work = self.place.write(Work {
             key,
-            hash,
+            hash: 0,
             segment: plain.segment,
             ip_bytes: plain.ip_bytes,
             role: self.role,
@@ -275,13 +270,19 @@ impl<'a> Take<'a> for Enlist<'_, 'a> {
             lane: if plain.tcp { Lane::Tcp } else { Lane::Udp },
             general: 0,
         });
+        let hasher = &self.core.hasher;
+        work.hash = if WIDE { hasher.hash_here(&work.key) } else { hasher.hash(work.key.key()) };
+        match self.owners.and_then(|owners| owners.elsewhere(work.hash)) {
+            Some(owner) => *work = Work::away(owner),
+            None => self.core.flows.table.prefetch_bucket(work.hash),
+        }
     }
 }
 
 impl Core {
     /// Stage 1: the frames' headers, keys and hashes; the index lines are on their way.
     #[inline(always)]
-    fn read_all<'r, 'a>(
+    fn read_all<'r, 'a, const WIDE: bool>(
         &self,
         owners: Option<&Owners>,
         frames: &[Frame<'a>],
@@ -290,7 +291,7 @@ impl Core {
     ) -> &'r mut [Work<'a>] {
         let room = &mut room[..frames.len()];
         for (frame, place) in frames.iter().zip(room.iter_mut()) {
-            if !self.read_plain(owners, frame, frame.bytes, frame.zone, place) {
+            if !self.read_plain::<WIDE>(owners, frame, frame.bytes, frame.zone, place) {
                 self.read_general(owners, frame, place, general);
             }
         }
@@ -304,7 +305,7 @@ impl Core {
 
     /// Writes the frame's place and gives true if it is plain from `bytes` on, and not to be looked into.
     #[inline(always)]
-    fn read_plain<'a>(
+    fn read_plain<'a, const WIDE: bool>(
         &self,
         owners: Option<&Owners>,
         frame: &Frame<'a>,
@@ -316,7 +317,7 @@ impl Core {
             return false;
         }
         // `take` is the only way for this to give true, and writes.
-        let enlist = Enlist { core: self, owners, zone, role: frame.role, place };
+        let enlist = Enlist::<WIDE> { core: self, owners, zone, role: frame.role, place };
         plain::read(bytes, frame.checksum, self.settings.checksum, enlist)
     }
 
@@ -335,7 +336,7 @@ impl Core {
             Err(tagged) => {
                 let zone = self.zone_of_tags(frame.role, frame.zone, tagged.tags);
                 if zone.is_some_and(|zone| {
-                    self.read_plain(owners, frame, tagged.shifted(frame.bytes), zone, place)
+                    self.read_plain::<false>(owners, frame, tagged.shifted(frame.bytes), zone, place)
                 }) {
                     return;
                 }
@@ -355,7 +356,7 @@ impl Core {
         let number = general.len() as u8;
         general.push(parsed);
         place.write(Work {
-            key,
+            key: Words(*key.words()),
             hash,
             segment: Segment::NONE,
             ip_bytes: 0,
@@ -408,7 +409,7 @@ impl Core {
     #[inline(always)]
     fn on_settled(&mut self, now: Tick, work: &Work<'_>, outcome: &mut Outcome) -> bool {
         let Flows { table, cold, accounting, .. } = &mut self.flows;
-        let Some(entry) = table.entry_of(work.flow, &work.key) else { return false };
+        let Some(entry) = table.entry_of(work.flow, work.key.key()) else { return false };
         if until(entry.head.deadline, now.low()) <= 0 {
             return false;
         }
@@ -447,12 +448,12 @@ impl Core {
         }
         // Asked again: an earlier packet of the burst may have made the flow.
         let table = &self.flows.table;
-        if table.probe(work.hash) != Probe::Absent && table.find(work.hash, &work.key).is_some() {
+        if table.probe(work.hash) != Probe::Absent && table.find(work.hash, work.key.key()).is_some() {
             return false;
         }
         let flow = self.flows.table.take_vacant();
         let entry = self.flows.table.entry_mut(flow);
-        begin(entry, work.key, work.side, now);
+        begin(entry, work.key.key(), work.side, now);
         let step = if work.lane == Lane::Tcp {
             let rules = &self.settled.opening;
             tcp::step_opening(&mut entry.head, entry.vars.tcp(), &work.segment, rules)

@@ -226,10 +226,10 @@ impl Flows {
 
 /// Makes a slot's entry one of a flow that has just been seen, before its first step.
 #[inline(always)]
-pub(super) fn begin(entry: &mut Entry, key: FlowKey, side: Side, now: Tick) {
+pub(super) fn begin(entry: &mut Entry, key: &FlowKey, side: Side, now: Tick) {
     let original = if side == Side::Hi { status::ORIGINAL_HI } else { 0 };
     let mirror = if key.is_mirror() && !planted(Fault::KeyMirror) { status::MIRROR } else { 0 };
-    entry.key = key;
+    entry.key = *key;
     entry.head = Head { status: original | mirror, ..Head::default() };
     (entry.packets, entry.bytes) = ([0; 2], [0; 2]);
     (entry.armed, entry.wheel_pos) = (0, 0);

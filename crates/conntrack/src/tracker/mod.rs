@@ -633,7 +633,7 @@ impl Core {
         let direction = Direction::Original;
         let flow = self.flows.table.take_vacant();
         let entry = self.flows.table.entry_mut(flow);
-        flows::begin(entry, found.key, found.side, now);
+        flows::begin(entry, &found.key, found.side, now);
         let ctx = Context { now: now.low(), direction, first: true, settings: &self.settings };
         match step(&mut entry.head, &mut entry.vars, packet, &ctx) {
             Step::Refresh { key, span } => {
