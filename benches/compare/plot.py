@@ -3,15 +3,17 @@
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 980, 420
-TOP, BOTTOM, LEFT, GAP, PANEL = 64, 52, 56, 176, 300
+WIDTH, HEIGHT = 1060, 420
+TOP, BOTTOM, LEFT, GAP, PANEL = 64, 52, 56, 220, 300
 FONT = "font-family='system-ui, sans-serif'"
 # Told apart without colour too: each line has its name at its end. After Okabe and Ito, "Color Universal Design".
 COLOURS = {"ours": "#d55e00", "idealised": "#0072b2", "rte_hash": "#009e73", "ovs": "#6b4e9b", "kernel": "#555555"}
 
 
 def words(number):
-    """1024 -> 1k, 1000000 -> 1M."""
+    """1024 -> 1k, 65536 -> 64k, 1000000 -> 1M."""
+    if number % 1024 == 0:
+        return f"{number // 1024}k"
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if number >= size:
             return f"{number / size:.0f}{unit}"
