@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <rte_mbuf_pool_ops.h>
+
 #include "wrapper.h"
 
 int dpdk_errno(void) { return rte_errno; }
@@ -24,6 +26,32 @@ void dpdk_pktmbuf_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
 struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
 char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_append(mbuf, len); }
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail); }
+
+/*
+ * rte_pktmbuf_pool_create takes no flags. Without RTE_MEMPOOL_F_NO_IOVA_CONTIG it leaves the rest of a page unused where
+ * the next buffer would not fit whole, and net_af_xdp, which registers buffers times their size with the kernel, then
+ * leaves the last buffers out: the kernel takes each of those off its list without a word, until the queue stands still.
+ */
+struct rte_mempool *dpdk_pktmbuf_pool_dense(const char *name, unsigned n, unsigned cache, uint16_t room, int socket)
+{
+	struct rte_pktmbuf_pool_private about = {.mbuf_data_room_size = room};
+	struct rte_mempool *pool = rte_mempool_create_empty(name, n, sizeof(struct rte_mbuf) + room, cache, sizeof(about),
+							    socket, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	if (pool == NULL)
+		return NULL;
+	int err = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (err == 0) {
+		rte_pktmbuf_pool_init(pool, &about);
+		err = rte_mempool_populate_default(pool);
+	}
+	if (err < 0) {
+		rte_mempool_free(pool);
+		rte_errno = -err;
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+}
 
 /* The function takes a pointer to the pointer and leaves it alone. */
 int dpdk_vlan_insert(struct rte_mbuf *mbuf) { return rte_vlan_insert(&mbuf); }

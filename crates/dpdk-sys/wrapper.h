@@ -58,6 +58,7 @@ struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool);
 char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len);
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 int dpdk_vlan_insert(struct rte_mbuf *mbuf);
+struct rte_mempool *dpdk_pktmbuf_pool_dense(const char *name, unsigned n, unsigned cache, uint16_t room, int socket);
 unsigned dpdk_ring_enqueue(struct rte_ring *ring, struct rte_mbuf *const *mbufs, unsigned n);
 unsigned dpdk_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned n);
 unsigned dpdk_ring_room(const struct rte_ring *ring);

@@ -94,7 +94,8 @@ impl Plan {
         let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         // A whole frame fits one buffer, so that hardware never chains them.
         let frame_room = (u32::from(mtu) + 128).next_multiple_of(64).clamp(2048, 65_344) as u16;
-        let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None };
+        let for_cards = ports.iter().any(|port| port.device.pci().is_some());
+        let pool = PoolConfig { name: "frames".into(), mbufs, cache, frame_room, numa: None, for_cards };
         // Beside the pool: queues' descriptors, and what EAL keeps for itself.
         let mib =
             |pool: usize| (pool.div_ceil(1 << 20) + 2 * queues as usize + 32).next_multiple_of(2) as u32;

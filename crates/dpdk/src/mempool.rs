@@ -25,12 +25,15 @@ pub struct PoolConfig {
     pub frame_room: u16,
     /// The NUMA node; `None` for any.
     pub numa: Option<u32>,
+    /// A card reads and writes the buffers by their physical addresses, so none may lie across two pages. Without cards
+    /// they lie side by side, which saves memory, and which net_af_xdp counts on.
+    pub for_cards: bool,
 }
 
 impl PoolConfig {
     /// `mbufs` buffers, each for an ordinary Ethernet frame.
     pub fn new(name: &str, mbufs: u32) -> Self {
-        Self { name: name.to_owned(), mbufs, cache: 256, frame_room: 2048, numa: None }
+        Self { name: name.to_owned(), mbufs, cache: 256, frame_room: 2048, numa: None, for_cards: true }
     }
 
     /// Bytes of DPDK memory that the pool takes, rounded up: what to ask for before EAL starts.
@@ -38,8 +41,11 @@ impl PoolConfig {
         self.mbufs as usize * self.buffer_bytes()
     }
 
-    /// The same without hugepages, where no buffer may lie across two pages.
+    /// The same without hugepages, where a buffer for cards has its pages for itself.
     pub const fn plain_bytes(&self) -> usize {
+        if !self.for_cards {
+            return self.bytes();
+        }
         let (buffer, page) = (self.buffer_bytes(), 4096);
         match page / buffer {
             0 => self.mbufs as usize * buffer.next_multiple_of(page),
@@ -73,27 +79,33 @@ unsafe impl Sync for Mempool {}
 impl Mempool {
     /// A new pool.
     pub fn create(eal: &Handle, config: &PoolConfig) -> Result<Self, Error> {
-        let PoolConfig { name, mbufs, cache, frame_room, numa } = config;
+        let &PoolConfig { ref name, mbufs, cache, frame_room, numa, for_cards } = config;
         let c_name = error::c_string(name)?;
         let data_room = frame_room.saturating_add(HEADROOM);
         // DPDK refuses a cache above its limit, or above two thirds of the pool.
-        let cache = (*cache).min(sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(mbufs / 2);
+        let cache = cache.min(sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(mbufs / 2);
         // -1 is SOCKET_ID_ANY.
         let node = numa.map_or(-1, |node| node as i32);
         let _control = eal.control();
         // SAFETY: EAL runs while `eal` lives; the name is NUL-terminated and copied.
-        let raw = unsafe { sys::rte_pktmbuf_pool_create(c_name.as_ptr(), *mbufs, cache, 0, data_room, node) };
+        let raw = unsafe {
+            if for_cards {
+                sys::rte_pktmbuf_pool_create(c_name.as_ptr(), mbufs, cache, 0, data_room, node)
+            } else {
+                sys::dpdk_pktmbuf_pool_dense(c_name.as_ptr(), mbufs, cache, data_room, node)
+            }
+        };
         let Some(raw) = NonNull::new(raw) else {
             let errno = error::last();
             // ENOMEM. DPDK also says ENOENT and EINVAL here, for names and sizes.
             if errno == 12 {
                 let need_mib = config.bytes().div_ceil(1 << 20);
-                return Err(Error::PoolMemory { mbufs: *mbufs, data_room, need_mib });
+                return Err(Error::PoolMemory { mbufs, data_room, need_mib });
             }
             return Err(Error::Pool { name: name.clone(), why: error::words(errno) });
         };
         eal.adopt(PoolPtr(raw));
-        Ok(Self { raw, mbufs: *mbufs, frame_room: *frame_room, _eal: eal.clone() })
+        Ok(Self { raw, mbufs, frame_room, _eal: eal.clone() })
     }
 
     /// Buffers in all.

@@ -386,6 +386,30 @@ fn a_driver_that_does_not_exist_is_named_in_one_sentence() {
     assert!(error.contains("/nonexistent.pcap"), "{error}");
 }
 
+/// Where the buffers of a pool lie, in order.
+fn places(for_cards: bool) -> Vec<usize> {
+    let config = PoolConfig { cache: 0, for_cards, ..PoolConfig::new(&format!("pool{}", number()), 63) };
+    let pool = Mempool::create(eal(), &config).unwrap();
+    let frames: Vec<_> = std::iter::from_fn(|| pool.copy_of(&[0])).collect();
+    let mut places: Vec<_> = frames.iter().map(|frame| frame.data().as_ptr().addr()).collect();
+    places.sort_unstable();
+    places
+}
+
+#[test]
+fn buffers_lie_side_by_side_where_no_card_reads_them() {
+    let places = places(false);
+    let apart = places[1] - places[0];
+    assert_eq!(places.len(), 63);
+    assert!(apart < 2048 + 512, "{apart}");
+    assert!(places.windows(2).all(|two| two[1] - two[0] == apart), "{places:?}");
+}
+
+#[test]
+fn a_buffer_that_a_card_reads_lies_in_one_page() {
+    assert!(places(true).iter().all(|place| place % 4096 + 2048 <= 4096));
+}
+
 #[test]
 fn a_pool_larger_than_the_memory_says_how_much_it_needs() {
     let config = PoolConfig::new("huge", 4_000_000);
