@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::super::*;
-use crate::event::FlowView;
-use crate::policy::Rule;
+use crate::event::{Events, FlowView};
+use crate::key::Direction;
+use crate::policy::{Action, Class, DropReason, Policy, Role, Rule};
 use crate::table::memory::Memory;
-use crate::track::settings::Profile;
-use crate::wire::Tags;
+use crate::tick::Tick;
+use crate::track::settings::{Profile, Settings};
+use crate::tracker::{Cursor, ExpireBudget, Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+use crate::wire::{Checksum, Link, Tags, Untracked};
 use crate::zone::{By, LEARNED_FIRST, Rules, Zones};
 
 const PLACES: [&[u16]; 5] = [&[], &[10], &[20], &[10, 20], &[20, 10]];
