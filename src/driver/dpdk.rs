@@ -370,6 +370,8 @@ impl Ingress {
     #[inline]
     pub fn frames<'a>(&self, burst: &'a Burst, scratch: &'a mut Scratch) -> ArrayVec<Frame<'a>, BURST> {
         let mut room = &mut scratch.bytes[..];
+        // All headers are on their way before the first is read.
+        burst.iter().for_each(Mbuf::prefetch_data);
         burst.iter().map(|frame| self.view(frame, &mut room)).collect()
     }
 
@@ -381,7 +383,10 @@ impl Ingress {
             link: wire::Link::Ethernet,
             role: self.role,
             zone: self.zone,
-            checksum: word_of(frame.checksum()),
+            checksum: match word_of(frame.checksum()) {
+                wire::Checksum::Good if frame.ip_checksum_good() => wire::Checksum::AllGood,
+                other => other,
+            },
         }
     }
 

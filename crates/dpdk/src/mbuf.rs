@@ -132,6 +132,14 @@ impl Mbuf {
         unsafe { field::rss(self.raw.as_ptr()) }
     }
 
+    /// Whether the device found an IPv4 header's checksum right.
+    #[inline(always)]
+    pub fn ip_checksum_good(&self) -> bool {
+        // SAFETY: raw is a live mbuf.
+        let flags = unsafe { field::ol_flags(self.raw.as_ptr()) };
+        flags & sys::DPDK_MBUF_F_RX_IP_CKSUM_MASK == sys::DPDK_MBUF_F_RX_IP_CKSUM_GOOD
+    }
+
     /// What the device said of the transport checksum.
     #[inline(always)]
     pub fn checksum(&self) -> L4Checksum {

@@ -532,7 +532,8 @@ fn max_mtu(stated: u16, frame: u32) -> u16 {
 
 const ETHERNET: u32 = 14 + 4;
 
-const RX_CHECKSUM: u64 = sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
+const RX_CHECKSUM: u64 =
+    sys::DPDK_RX_OFFLOAD_IPV4_CKSUM | sys::DPDK_RX_OFFLOAD_TCP_CKSUM | sys::DPDK_RX_OFFLOAD_UDP_CKSUM;
 
 /// Drivers that are not asked to verify checksums. The first three would do it in their own code: no gain over doing
 /// it once, later. With virtio's, asking means that the other end may leave the field to be filled in

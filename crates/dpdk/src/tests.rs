@@ -265,9 +265,11 @@ fn checksum_words_are_the_drivers() {
         (sys::DPDK_MBUF_F_RX_L4_CKSUM_BAD, L4Checksum::Bad),
         (sys::DPDK_MBUF_F_RX_L4_CKSUM_NONE, L4Checksum::None),
     ] {
-        // Bit 4 is the IP header's.
-        put(mbuf.as_ptr(), field::set_ol_flags, flags | 1 << 4);
-        assert_eq!(mbuf.checksum(), want);
+        // Bits 4 and 7 are the IP header's: bad, good, both for a header that was not looked at.
+        for (header, good) in [(0, false), (1 << 4, false), (1 << 7, true), (1 << 4 | 1 << 7, false)] {
+            put(mbuf.as_ptr(), field::set_ol_flags, flags | header);
+            assert_eq!((mbuf.checksum(), mbuf.ip_checksum_good()), (want, good));
+        }
     }
 }
 

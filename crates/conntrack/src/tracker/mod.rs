@@ -201,9 +201,10 @@ impl Tracker {
     ) -> Result<Self, LimitsError> {
         let need = Self::memory_bytes(&limits)?;
         let have = memory.left();
-        let flows = Flows::new(limits.max_entries, settings.accounting, PrefetchHint::default(), &mut memory)
-            .ok_or(LimitsError::Memory { have, need })?;
         let cpu = Cpu::detect();
+        let hint = if cpu.prefetches_to_second_cache() { PrefetchHint::T1 } else { PrefetchHint::T0 };
+        let flows = Flows::new(limits.max_entries, settings.accounting, hint, &mut memory)
+            .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
             core: Core {

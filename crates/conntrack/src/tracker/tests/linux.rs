@@ -5,8 +5,8 @@ use crate::event::{DestroyReason, EventKind};
 use crate::policy::{Class, Role};
 use crate::tick::Tick;
 use crate::track::reason::Reason;
-use crate::tracker::Frame;
-use crate::wire::{Checksum, proto};
+use crate::tracker::{Frame, Verdict};
+use crate::wire::{Checksum, Link, proto};
 
 #[test]
 fn only_the_exact_reset_closes_an_established_flow() {
@@ -111,4 +111,18 @@ fn what_the_nic_found_wrong_is_invalid_and_not_summed_again() {
         outcomes.map(|outcome| outcome.reason),
         [Some(Reason::L4Checksum), Some(Reason::L4Checksum), None]
     );
+}
+
+#[test]
+fn a_fragment_whose_header_a_card_found_right_is_held_all_the_same() {
+    let mut dialogue = Dialogue::linux();
+    let mut packet = ipv4(proto::TCP, [10, 0, 0, 1], [10, 0, 0, 2], &tcp((1, 2), 1, 0, SYN, 1000, 4));
+    // More fragments.
+    packet[6] = 0x20;
+    let bytes = [&[2; 12][..], &[8, 0], &packet].concat();
+    let whole = Frame { link: Link::Ethernet, checksum: Checksum::AllGood, ..frame(&bytes, Role::Inside) };
+    let mut outcomes = [dialogue.last];
+    dialogue.tracker.on_burst(Tick(1), &[whole], &mut outcomes, &mut dialogue.events);
+    assert!(matches!(outcomes[0].verdict, Verdict::Hold(_)), "{:?}", outcomes[0]);
+    assert!(dialogue.tracker.is_empty());
 }
