@@ -135,8 +135,9 @@ class Link:
         lines += [f"  {note}" for note in self.notes]
         shown = " ".join(f"{reason}={number}" for reason, number in self.dropped.items()) or "none"
         whole = f"offered={self.offered} forwarded={self.forwarded} lost={self.packets_lost} handed_off={self.handed_off}"
+        good = self.flows - self.split_flows
         lines += [
-            f"  flows       {self.flows} of {self.wanted}; {self.flows - self.split_flows} whole in one entry, {self.split_flows} split",
+            f"  flows       {self.flows} of {self.wanted}; {good} whole in one entry, {self.split_flows} split",
             f"  packets     {whole}",
             f"  dropped     {shown}",
         ]
