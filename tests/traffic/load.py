@@ -3,7 +3,7 @@
 usage: load.py serve PORT                            answers TCP requests and echoes UDP, IPv4 and IPv6, until ended
        load.py connect HOST PORT COUNT AT_ONCE FIRST that many connections, each a request, an answer and an orderly end;
                                                      from the local ports that begin with FIRST
-       load.py datagrams HOST PORT COUNT BYTES       that many sockets, each sends one datagram and waits for its echo
+       load.py datagrams HOST PORT COUNT BYTES FIRST that many sockets, each sends one datagram and waits for its echo
 
 The last two print one line of JSON: how many were done, how many failed and why the first did.
 """
@@ -83,20 +83,24 @@ async def serve(port):
     await server.serve_forever()
 
 
+def local(host, port):
+    """Any address of the host's family, and this port."""
+    return "::" if ":" in host else "0.0.0.0", port
+
+
 async def connection(host, port, own):
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
     async with asyncio.timeout(PATIENCE):
-        own = ("::" if ":" in host else "0.0.0.0", own)
-        await loop.create_connection(lambda: Asker(ended), host, port, local_addr=own)
+        await loop.create_connection(lambda: Asker(ended), host, port, local_addr=local(host, own))
         if error := await ended:
             raise error
 
 
-async def datagram(host, port, content):
+async def datagram(host, port, content, own):
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
-    transport, _ = await loop.create_datagram_endpoint(lambda: Asked(answered), remote_addr=(host, port))
+    transport, _ = await loop.create_datagram_endpoint(lambda: Asked(answered), local(host, own), (host, port))
     try:
         transport.sendto(content)
         async with asyncio.timeout(PATIENCE / 4):
@@ -130,9 +134,9 @@ def main(argv):
             asyncio.run(serve(int(port)))
         case ["connect", host, port, count, at_once, first]:
             asyncio.run(many(int(count), int(at_once), lambda number: connection(host, int(port), int(first) + number)))
-        case ["datagrams", host, port, count, size]:
+        case ["datagrams", host, port, count, size, first]:
             content = bytes(number % 251 for number in range(int(size)))
-            asyncio.run(many(int(count), 4, lambda _number: datagram(host, int(port), content)))
+            asyncio.run(many(int(count), 4, lambda number: datagram(host, int(port), content, int(first) + number)))
         case _:
             print(__doc__.strip(), file=sys.stderr)
             return 2

@@ -28,7 +28,7 @@ class Listed:
     one_sided: int = 0
     unassured: int = 0
     packets: int = 0
-    examples: list = field(default_factory=list)
+    example: str = ""
 
     @property
     def split(self):
@@ -63,8 +63,10 @@ def judge(flows, of):
             listed.unassured += 1
         else:
             continue
-        if len(listed.examples) < 3:
-            listed.examples.extend(entries)
+        # One is enough to look for it in the table.
+        listed.example = listed.example or " and ".join(
+            f"{entry['proto_name']} {entry['original']} {entry['reply']}" for entry in entries
+        )
     return listed
 
 
@@ -109,7 +111,7 @@ class Link:
         if listed.split:
             self.problems.append(
                 f"{listed.twice} flows have two entries, {listed.one_sided} one direction only, {listed.unassured} are not "
-                f"ASSURED, such as {listed.examples[0]}"
+                f"ASSURED, such as {listed.example}"
             )
 
     def judge(self):
@@ -133,8 +135,9 @@ class Link:
         lines += [f"  {note}" for note in self.notes]
         shown = " ".join(f"{reason}={number}" for reason, number in self.dropped.items()) or "none"
         whole = f"offered={self.offered} forwarded={self.forwarded} lost={self.packets_lost} handed_off={self.handed_off}"
+        good = self.flows - self.split_flows
         lines += [
-            f"  flows       {self.flows} of {self.wanted} in one entry each with both directions, {self.split_flows} split",
+            f"  flows       {self.flows} of {self.wanted}; {good} whole in one entry, {self.split_flows} split",
             f"  packets     {whole}",
             f"  dropped     {shown}",
         ]

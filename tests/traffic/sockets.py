@@ -62,13 +62,17 @@ class Line:
         except Trouble:
             return False
 
-    def connect(self, address, count, at_once):
-        """So many connections to the server, each from a port that none had before: the kernel would take one again after a
-        minute, and two connections would be one flow."""
+    def ports(self, count):
+        """The first of so many ports that nothing had before: the kernel would give one out again, to a datagram at once and
+        to a connection after a minute, and two of them would be one flow."""
         if self.next_port + count > 0x10000:
             self.next_port = FIRST_PORT
-        first, self.next_port = self.next_port, self.next_port + count
-        return self.load("connect", address, PORT, count, at_once, first)
+        self.next_port += count
+        return self.next_port - count
+
+    def connect(self, address, count, at_once):
+        """So many connections to the server."""
+        return self.load("connect", address, PORT, count, at_once, self.ports(count))
 
     def load(self, *words, seconds=300):
         """Runs the load program inside; gives what it says."""
@@ -173,7 +177,7 @@ def fragments(link, line):
     line.appliance.flush()
     for address in (line.outside.v4, line.outside.v6):
         size = DATAGRAM_BYTES
-        said = line.load("datagrams", address, PORT, DATAGRAMS, size)
+        said = line.load("datagrams", address, PORT, DATAGRAMS, size, line.ports(DATAGRAMS))
         link.notes.append(f"{said['done']} of {DATAGRAMS} datagrams of {size} bytes to {address} came back whole")
         if said["failed"]:
             link.problems.append(f"{said['failed']} datagrams of {size} bytes failed, the first with {said['first']}")
