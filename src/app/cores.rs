@@ -24,8 +24,10 @@ pub enum CoresError {
 /// The choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cores {
-    /// By worker.
+    /// By worker, in order.
     pub(super) workers: Vec<usize>,
+    /// The same, the best first.
+    preferred: Vec<usize>,
     pub(super) control: Vec<usize>,
     /// Control shares its core with a worker, which takes all of it.
     pub(super) crowded: bool,
@@ -79,7 +81,7 @@ impl Cores {
         }
         pool.sort_unstable();
         let queues = wish.queues.clamp(1, AUTO_MAX);
-        let mut workers = match (&wish.given, wish.workers) {
+        let mut preferred = match (&wish.given, wish.workers) {
             (Some(given), Workers::Count(_)) => check("worker.cores", given)?,
             (Some(given), Workers::Auto) => {
                 let mut given = check("worker.cores", given)?;
@@ -99,20 +101,29 @@ impl Cores {
                 // The first cores take the machine's interrupts; the last are the quietest.
                 let mut order = pool.clone();
                 order.sort_by_key(|core| (wish.near.contains(core), *core));
-                let mut chosen: Vec<usize> = order.into_iter().rev().cycle().take(count).collect();
-                chosen.sort_unstable();
-                chosen
+                order.into_iter().rev().cycle().take(count).collect()
             }
         };
-        workers.truncate(conntrack::key::owner::WORKERS_MAX);
-        let mut cores = Self { workers, control: pool, crowded: false };
+        preferred.truncate(conntrack::key::owner::WORKERS_MAX);
+        let mut workers = preferred.clone();
+        if wish.given.is_none() {
+            workers.sort_unstable();
+        }
+        let mut cores = Self { workers, preferred, control: pool, crowded: false };
         cores.give_control_its_own(wish.polls);
         Ok(cores)
     }
 
-    /// Leaves the last `count` workers.
+    /// Leaves the `count` workers on the best cores.
     pub(super) fn keep(&mut self, count: usize) {
-        self.workers.drain(..self.workers.len().saturating_sub(count));
+        let dropped = self.preferred.split_off(count.min(self.preferred.len()));
+        for core in dropped {
+            if let Some(at) = self.workers.iter().rposition(|other| *other == core) {
+                self.control.push(self.workers.remove(at));
+            }
+        }
+        self.control.sort_unstable();
+        self.control.dedup();
         let polls = self.crowded;
         self.give_control_its_own(polls);
     }
@@ -146,16 +157,16 @@ mod tests {
     #[test]
     fn the_worker_has_the_last_core_for_itself() {
         let cores = Cores::among(&[0, 1, 2, 3], &one()).unwrap();
-        assert_eq!(cores, Cores { workers: vec![3], control: vec![0, 1, 2], crowded: false });
+        assert_eq!((cores.workers, cores.control, cores.crowded), (vec![3], vec![0, 1, 2], false));
         let wish = Wish { pool: Some(vec![1, 2]), given: Some(vec![1]), ..one() };
         let cores = Cores::among(&[0, 1, 2, 3], &wish).unwrap();
-        assert_eq!(cores, Cores { workers: vec![1], control: vec![2], crowded: false });
+        assert_eq!((cores.workers, cores.control, cores.crowded), (vec![1], vec![2], false));
     }
 
     #[test]
     fn one_core_is_shared_and_said() {
         let cores = Cores::among(&[5], &one()).unwrap();
-        assert_eq!(cores, Cores { workers: vec![5], control: vec![5], crowded: true });
+        assert_eq!((cores.workers, cores.control, cores.crowded), (vec![5], vec![5], true));
         assert!(!Cores::among(&[5], &Wish { polls: false, ..one() }).unwrap().crowded);
     }
 
@@ -169,14 +180,23 @@ mod tests {
         assert_eq!(workers(8, 1), [7]);
         assert_eq!(workers(64, 1024).len(), AUTO_MAX);
         let two = Cores::among(&[0, 1], &auto(16)).unwrap();
-        assert_eq!(two, Cores { workers: vec![0, 1], control: vec![0, 1], crowded: true });
+        assert_eq!((two.workers, two.control, two.crowded), (vec![0, 1], vec![0, 1], true));
     }
 
     #[test]
     fn fewer_queues_than_thought_give_cores_back() {
         let mut cores = Cores::among(&[0, 1], &auto(16)).unwrap();
         cores.keep(1);
-        assert_eq!(cores, Cores { workers: vec![1], control: vec![0], crowded: false });
+        assert_eq!((cores.workers, cores.control, cores.crowded), (vec![1], vec![0], false));
+    }
+
+    #[test]
+    fn the_cores_that_are_kept_are_those_near_the_ports() {
+        let wish = Wish { near: vec![0, 1, 2, 3], ..auto(16) };
+        let mut cores = Cores::among(&[0, 1, 2, 3, 4, 5, 6, 7], &wish).unwrap();
+        assert_eq!(cores.workers, [0, 1, 2, 3, 5, 6, 7]);
+        cores.keep(2);
+        assert_eq!((cores.workers, cores.control), (vec![2, 3], vec![0, 1, 4, 5, 6, 7]));
     }
 
     #[test]
@@ -193,7 +213,7 @@ mod tests {
         let error = Cores::among(&[0, 1], &three).unwrap_err();
         assert!(error.to_string().contains("lower `workers`"), "{error}");
         let resting = Cores::among(&[0, 1], &Wish { polls: false, ..three }).unwrap();
-        assert_eq!(resting, Cores { workers: vec![0, 1, 1], control: vec![0, 1], crowded: false });
+        assert_eq!((resting.workers, resting.control, resting.crowded), (vec![0, 1, 1], vec![0, 1], false));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::table::cold::Cold;
 use crate::table::entry::{Entry, Head, Vars, status};
 use crate::tick::{Tick, Ticks, until};
 use crate::track::timeout::TimeoutKey;
+use crate::tracker::MAX_ENTRIES;
 use crate::wire::proto;
 
 /// See the file's head.
@@ -130,9 +131,12 @@ impl Snapshot {
 
     /// Differs between flows that live at the same time, and between those that follow each other in one slot.
     fn id(&self) -> u32 {
-        // Murmur3's finalizer: one-to-one, so that no two live slots share an id within one incarnation count.
-        let generation = u32::from(self.head.status >> status::INCARNATION_SHIFT) << 24;
-        let mut id = self.flow.0 ^ generation ^ self.created.rotate_left(12);
+        // The slot fits 27 bits; those left tell apart the flows that it holds one after the other.
+        const _: () = assert!(MAX_ENTRIES < 1 << 27);
+        let age = (self.head.status >> status::INCARNATION_SHIFT) as u32
+            ^ self.created.wrapping_mul(0x9e37_79b1) >> 16;
+        // Murmur3's finalizer: one-to-one, so that no two live flows share an id.
+        let mut id = self.flow.0 | age << 27;
         id = (id ^ id >> 16).wrapping_mul(0x85eb_ca6b);
         id = (id ^ id >> 13).wrapping_mul(0xc2b2_ae35);
         id ^ id >> 16

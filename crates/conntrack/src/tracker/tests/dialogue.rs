@@ -79,9 +79,12 @@ pub(super) fn tracker(settings: Settings, policy: Policy, max_entries: u32, on_f
     Tracker::new(limits, settings, policy, on_full, memory).unwrap()
 }
 
-/// A packet as a driver hands it in.
-pub(super) fn frame(bytes: &[u8], role: Role) -> Frame<'_> {
-    Frame { bytes, link: Link::Ip, role, zone: 0, checksum: Checksum::Good }
+/// A packet as a driver hands it in: behind an Ethernet header, so that it takes the way that it takes there.
+pub(super) fn frame(packet: &[u8], role: Role) -> Frame<'static> {
+    let ethertype = if packet.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    let bytes = [&[2; 12][..], &ethertype, packet].concat();
+    // A few tests' worth of packets, for as long as the tests run.
+    Frame { bytes: Vec::leak(bytes), link: Link::Ethernet, role, zone: 0, checksum: Checksum::Good }
 }
 
 /// An IPv4 packet. The header checksum is right; the transport's is the caller's affair.

@@ -6,7 +6,7 @@ use crate::policy::{Class, Role};
 use crate::tick::Tick;
 use crate::track::reason::Reason;
 use crate::tracker::{Frame, Verdict};
-use crate::wire::{Checksum, Link, proto};
+use crate::wire::{Checksum, proto};
 
 #[test]
 fn only_the_exact_reset_closes_an_established_flow() {
@@ -119,8 +119,7 @@ fn a_fragment_whose_header_a_card_found_right_is_held_all_the_same() {
     let mut packet = ipv4(proto::TCP, [10, 0, 0, 1], [10, 0, 0, 2], &tcp((1, 2), 1, 0, SYN, 1000, 4));
     // More fragments.
     packet[6] = 0x20;
-    let bytes = [&[2; 12][..], &[8, 0], &packet].concat();
-    let whole = Frame { link: Link::Ethernet, checksum: Checksum::AllGood, ..frame(&bytes, Role::Inside) };
+    let whole = Frame { checksum: Checksum::AllGood, ..frame(&packet, Role::Inside) };
     let mut outcomes = [dialogue.last];
     dialogue.tracker.on_burst(Tick(1), &[whole], &mut outcomes, &mut dialogue.events);
     assert!(matches!(outcomes[0].verdict, Verdict::Hold(_)), "{:?}", outcomes[0]);
