@@ -97,8 +97,9 @@ impl Mempool {
         };
         let Some(raw) = NonNull::new(raw) else {
             let errno = error::last();
-            // ENOMEM. DPDK also says ENOENT and EINVAL here, for names and sizes.
-            if errno == 12 {
+            // ENOMEM, or ENOBUFS where memory was found for a part of it. DPDK also says ENOENT and EINVAL here, for names
+            // and sizes.
+            if matches!(errno, 12 | 105) {
                 let need_mib = config.bytes().div_ceil(1 << 20);
                 return Err(Error::PoolMemory { mbufs, data_room, need_mib });
             }

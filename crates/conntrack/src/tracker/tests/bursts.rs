@@ -123,7 +123,8 @@ fn bursts_of_any_size_on_any_processor_give_what_single_packets_give() {
             }
         }
         for side in others.iter_mut().chain([&mut single]) {
-            (side.outcomes.clear(), side.told.clear());
+            side.outcomes.clear();
+            side.told.clear();
         }
     }
     let counters = single.tracker.counters();
