@@ -160,7 +160,7 @@ pub struct Zones {
 }
 
 impl Zones {
-    /// For `workers` trackers. About 1.5 MiB, and 256 KiB for each worker. `secret` is random per boot: nobody can
+    /// For `workers` trackers. About 1.9 MiB, and 256 KiB for each worker. `secret` is random per boot: nobody can
     /// make two tunnels that meet in one zone.
     pub fn new(rules: &Rules, workers: usize, secret: [u64; 4]) -> Arc<Self> {
         let mut listed: Vec<(u64, u16)> =
