@@ -152,22 +152,6 @@ impl Hasher {
     }
 }
 
-/// The key's last eight bytes: ids, zone, protocol, kind.
-#[inline(always)]
-fn tail(key: &FlowKey) -> u64 {
-    u64::from(key.lo_id)
-        | u64::from(key.hi_id) << 16
-        | u64::from(key.zone) << 32
-        | u64::from(key.proto) << 48
-        | u64::from(key.kind) << 56
-}
-
-#[inline(always)]
-fn words(addr: &crate::wire::Addr) -> (u64, u64) {
-    let bits = u128::from_le_bytes(addr.0);
-    (bits as u64, (bits >> 64) as u64)
-}
-
 /// Both halves of a 128-bit product, one onto the other.
 #[inline(always)]
 const fn fold(a: u64, b: u64) -> u64 {
@@ -179,12 +163,12 @@ const fn fold(a: u64, b: u64) -> u64 {
 #[inline]
 fn portable(secret: &[u64; 8], key: &FlowKey) -> u64 {
     let [s0, s1, s2, s3, s4, s5, s6, s7] = *secret;
-    let ((a, b), (c, d)) = (words(&key.lo), words(&key.hi));
+    let [a, b, c, d, tail] = *key.words();
     let lo = fold(a ^ s0, b ^ s1);
     let hi = fold(c ^ s2, d ^ s3);
     // Turned, so that the same word at both ends does not cancel out.
-    let mixed = fold(lo ^ s4, hi.rotate_left(32) ^ s5 ^ tail(key));
-    fold(mixed ^ s6, lo ^ hi ^ tail(key) ^ s7) ^ mixed
+    let mixed = fold(lo ^ s4, hi.rotate_left(32) ^ s5 ^ tail);
+    fold(mixed ^ s6, lo ^ hi ^ tail ^ s7) ^ mixed
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -278,7 +262,7 @@ mod tests {
         let mut bytes = [0; 40];
         bytes[..16].copy_from_slice(&key.lo.0);
         bytes[16..32].copy_from_slice(&key.hi.0);
-        bytes[32..].copy_from_slice(&tail(key).to_le_bytes());
+        bytes[32..].copy_from_slice(&key.words()[4].to_le_bytes());
         bytes
     }
 

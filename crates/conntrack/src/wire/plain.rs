@@ -3,7 +3,9 @@
 //! hashed. Says nothing of any other frame, nor of one with a fault: the general way judges those.
 
 use super::checksum::{Sum, pseudo};
-use super::{Addr, Checksum, Family, L4, Packet, Segment, be16, ethernet, proto};
+use super::{Addr, Checksum, Family, Segment, be16, ethernet, proto};
+#[cfg(test)]
+use super::{L4, Packet};
 use crate::fault::{Fault, lanes_closed, planted};
 
 /// A TCP or UDP packet, flat. An address is the number that its sixteen bytes (see [`Addr`]) are in memory.
@@ -13,7 +15,7 @@ pub struct Plain<'a> {
     pub src: u128,
     pub dst: u128,
     pub tcp: bool,
-    /// As [`Packet::ip_bytes`].
+    /// As [`super::Packet::ip_bytes`].
     pub ip_bytes: u32,
     /// UDP: only the ports.
     pub segment: Segment<'a>,
@@ -164,6 +166,7 @@ fn transport<'a>(family: Family, ip: Ip, payload: &'a [u8], sums: Sums, to: impl
     Some(())
 }
 
+#[cfg(test)]
 impl<'a> Plain<'a> {
     /// The same packet in the form that the general way gives.
     pub fn packet(&self) -> Packet<'a> {
