@@ -31,7 +31,7 @@ const PAGE_FLOWS: usize = 4096;
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The flows that the filter takes, as JSON lines: of all of them at their moment, page by page.
-#[utoipa::path(get, path = "/v1/flows", params(Filter),
+#[utoipa::path(get, path = "/v1/flows", operation_id = "list_flows", params(Filter),
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn list(
     Shared(state): Shared<Arc<State>>,
@@ -44,7 +44,7 @@ pub(super) async fn list(
 }
 
 /// Ends the flows that the filter takes and tells each as it was.
-#[utoipa::path(delete, path = "/v1/flows", params(Filter),
+#[utoipa::path(delete, path = "/v1/flows", operation_id = "delete_flows", params(Filter),
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn delete(
     Shared(state): Shared<Arc<State>>,
@@ -57,7 +57,7 @@ pub(super) async fn delete(
 }
 
 /// Changes the flows that the filter takes and tells each as it is now.
-#[utoipa::path(patch, path = "/v1/flows", params(Filter), request_body = Change,
+#[utoipa::path(patch, path = "/v1/flows", operation_id = "update_flows", params(Filter), request_body = Change,
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
@@ -84,7 +84,7 @@ pub(super) async fn update(
 }
 
 /// How many flows the filter takes, counted one by one.
-#[utoipa::path(get, path = "/v1/count", params(Filter), responses((status = 200, body = Counted)))]
+#[utoipa::path(get, path = "/v1/count", operation_id = "count_flows", params(Filter), responses((status = 200, body = Counted)))]
 pub(super) async fn count(
     Shared(state): Shared<Arc<State>>,
     query: Result<Query<Filter>, QueryRejection>,

@@ -24,7 +24,7 @@ use super::schema::{
     EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, SetLimit, SetPort, SetSysctls,
     SetTimeout, Stats, TimeoutRow,
 };
-use super::{State, flows};
+use super::{State, flows, overview};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::{Difference, differences};
 use crate::config::{Config, TrackingOptions, names, sysctl};
@@ -48,6 +48,9 @@ pub(super) fn all() -> Routes {
     Routes::new()
         .add(routes!(info))
         .add(routes!(stats))
+        .add(routes!(overview::now))
+        .add(routes!(overview::history))
+        .add(routes!(overview::stream))
         .add(routes!(flows::list, flows::delete, flows::update))
         .add(routes!(flows::count))
         .add(routes!(events))
