@@ -147,7 +147,11 @@ impl Crew {
     /// Stops all and waits for each; the first complaint is told.
     fn end(&mut self) -> Result<(), ThreadError> {
         self.stoppers.iter().for_each(Stopper::stop);
-        self.running.drain(..).map(Running::join).fold(Ok(()), |first, ended| first.and(ended))
+        let mut first = Ok(());
+        for worker in self.running.drain(..) {
+            first = first.and(worker.join());
+        }
+        first
     }
 }
 
