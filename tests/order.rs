@@ -57,7 +57,8 @@ fn datagram(flow: u16, number: u16, pieces: u16) -> Vec<Vec<u8>> {
             // A source of its own: of one source, 64 fragments may come between two of a datagram and no more.
             let mut frame = ipv4(10 + flow as u8, 2, 17, &payload);
             if pieces > 1 {
-                let place = piece * (PIECE as u16 / 8) | if piece + 1 < pieces { 0x2000 } else { 0 };
+                let more = if piece + 1 < pieces { 0x2000 } else { 0 };
+                let place = (piece * (PIECE as u16 / 8)) | more;
                 frame[18..20].copy_from_slice(&(flow * 256 + number).to_be_bytes());
                 frame[20..22].copy_from_slice(&place.to_be_bytes());
                 frame[24..26].copy_from_slice(&[0, 0]);
