@@ -135,7 +135,7 @@ impl Hasher {
             // SAFETY: as in `hash`.
             return unsafe { aes::hash_here(&self.secret, &key.0) };
         }
-        portable(&self.secret, key.key())
+        elsewhere(&self.secret, key)
     }
 
     /// The hashes of a burst's keys, into the front of `hashes`; as many as the shorter of the two holds.
@@ -150,6 +150,13 @@ impl Hasher {
             *hash = portable(&self.secret, key);
         }
     }
+}
+
+/// [`portable`] as a call: no processor that is compiled for AES comes here, and the keys of the others stay in registers.
+#[cold]
+#[inline(never)]
+fn elsewhere(secret: &[u64; 8], key: &Words) -> u64 {
+    portable(secret, key.key())
 }
 
 /// Both halves of a 128-bit product, one onto the other.

@@ -132,6 +132,13 @@ impl Vars {
 }
 
 impl Entry {
+    /// As [`Self::direction_of`], of a flow whose endpoints are not equal.
+    #[inline(always)]
+    pub fn direction_of_settled(&self, side: Side) -> Direction {
+        let original_hi = self.head.status & status::ORIGINAL_HI != 0;
+        if (side == Side::Hi) ^ original_hi { Direction::Reply } else { Direction::Original }
+    }
+
     /// The direction of a packet that came from `side`. A packet to oneself (both endpoints equal) matches the
     /// reply tuple first, as the kernel finds it.
     #[inline(always)]

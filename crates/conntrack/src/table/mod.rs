@@ -203,6 +203,22 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
         }
     }
 
+    /// Starts bringing the flow that [`Self::victim`] will look at first for a new one with this hash, whose home bucket's
+    /// line is there: for a table where each first packet ends another flow.
+    #[inline]
+    pub fn prefetch_victim(&self, hash: u64) {
+        let bucket = &self.buckets[self.home(hash).bucket as usize];
+        if let Some(slot) = (0..SLOTS).find(|&slot| bucket.tag(slot) != 0) {
+            self.prefetch_entry(FlowIndex(bucket.index(slot)));
+        }
+    }
+
+    /// Whether every entry is in use.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.len == self.capacity()
+    }
+
     /// What the home bucket says; touches no entry. Holds until the next insertion or removal.
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Probe {
@@ -230,7 +246,12 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
     /// The slot's entry, if it has this key. It may be of a flow that has ended: see [`status::LIVE`].
     #[inline(always)]
     pub fn entry_of(&mut self, flow: FlowIndex, key: &FlowKey) -> Option<&mut Entry> {
-        self.slab.get_mut(flow.0 as usize).filter(|entry| same_key(&entry.key, key))
+        let at = flow.0 as usize;
+        // Not `get_mut` and `filter`: of those the compiler keeps two copies of the reference through all that follows.
+        if at >= self.slab.len() || !same_key(&self.slab[at].key, key) {
+            return None;
+        }
+        Some(&mut self.slab[at])
     }
 
     /// What the alternate bucket says, after [`Probe::Elsewhere`]; touches no entry.
@@ -289,7 +310,7 @@ impl<const PORTABLE: bool> Table<PORTABLE> {
     /// no room the slot stays taken.
     #[inline(always)]
     pub fn commit(&mut self, hash: u64, flow: FlowIndex) -> Result<(), Full> {
-        if self.len == self.capacity() {
+        if self.is_full() {
             return Err(Full::Entries);
         }
         let home = self.home(hash);

@@ -197,10 +197,12 @@ impl Tracker {
         came: Came,
     ) {
         let mut settled = 0;
-        for (at, (work, outcome)) in burst.iter().zip(outcomes).enumerate() {
+        for (work, outcome) in burst.iter().zip(outcomes) {
             if self.core.on_settled(now, work, outcome) {
                 settled += 1;
             } else if !self.core.on_first(now, work, events, outcome) {
+                // Counting the frames would cost each of them what only these need.
+                let at = (core::ptr::from_ref(work).addr() - burst.as_ptr().addr()) / size_of::<Work<'_>>();
                 self.on_general(now, &frames[at], work, general, events, came, outcome);
             }
         }
@@ -391,6 +393,9 @@ impl Core {
                 Probe::Absent => {
                     table.prefetch_vacant(misses);
                     misses += 1;
+                    if table.is_full() {
+                        table.prefetch_victim(work.hash);
+                    }
                 }
             }
         }
@@ -413,7 +418,7 @@ impl Core {
         if until(entry.head.deadline, now.low()) <= 0 {
             return false;
         }
-        let direction = entry.direction_of(work.side);
+        let direction = entry.direction_of_settled(work.side);
         let step = match work.lane {
             Lane::Tcp if is_settled(entry, TcpState::Established as u8) => {
                 tcp::step_established(entry.vars.tcp(), &work.segment, direction, &self.settled.rules)
@@ -433,7 +438,7 @@ impl Core {
         if until(entry.head.deadline, entry.armed) < 0 {
             self.flows.settle(now, work.flow);
         }
-        *outcome = self.settled.outcomes[work.role as usize][work.lane as usize & 1][direction.index()];
+        *outcome = *self.settled.of(work.role, work.lane, direction);
         if let Verdict::Drop(reason) = outcome.verdict {
             self.counters.dropped[reason.index()] += 1;
         }
@@ -487,20 +492,20 @@ impl Core {
 pub(super) struct Settled {
     rules: tcp::EstablishedRules,
     opening: tcp::OpeningRules,
-    /// By role, TCP or not, and direction.
-    outcomes: [[[Outcome; 2]; 2]; 2],
+    /// By role, UDP or not, and direction: see [`Self::of`].
+    outcomes: [Outcome; 8],
     /// Of first packets, by role: SYNs and UDP.
     first: [(Outcome, u32); 2],
 }
 
 impl Settled {
     pub(super) fn new(settings: &Settings, policy: &Policy) -> Self {
-        let mut outcomes = [[[Outcome::untold(Verdict::Forward); 2]; 2]; 2];
+        let mut outcomes = [Outcome::untold(Verdict::Forward); 8];
         for role in Role::ALL {
             for lane in [Lane::Tcp, Lane::Udp] {
                 for direction in [Direction::Original, Direction::Reply] {
                     let decision = policy.decide(role, Class::Established, lane == Lane::Tcp);
-                    outcomes[role as usize][lane as usize][direction.index()] =
+                    outcomes[Self::at(role, lane, direction)] =
                         Outcome::of(Class::Established, Some(direction), decision);
                 }
             }
@@ -512,14 +517,25 @@ impl Settled {
         let (rules, opening) = (tcp::EstablishedRules::new(settings), tcp::OpeningRules::new(settings));
         Self { rules, opening, outcomes, first }
     }
+
+    #[inline(always)]
+    fn at(role: Role, lane: Lane, direction: Direction) -> usize {
+        (role as usize & 1) << 2 | (lane as usize & 1) << 1 | direction.index()
+    }
+
+    /// Of a packet of a settled flow.
+    #[inline(always)]
+    fn of(&self, role: Role, lane: Lane, direction: Direction) -> &Outcome {
+        &self.outcomes[Self::at(role, lane, direction)]
+    }
 }
 
-/// Alive, answered, ASSURED, in this state, and nothing waits to be told.
+/// Alive, answered, ASSURED, in this state, between two endpoints, and nothing waits to be told.
 #[inline(always)]
 fn is_settled(entry: &Entry, state: u8) -> bool {
     const WANT: u16 = status::LIVE | status::SEEN_REPLY | status::ASSURED;
     let want = if planted(Fault::LaneUnsettled) { WANT & !status::ASSURED } else { WANT };
-    let mask = 0xff | u32::from(want | status::STATE_CHANGED) << 16;
+    let mask = 0xff | u32::from(want | status::STATE_CHANGED | status::MIRROR) << 16;
     entry.head.facts() & mask == u32::from(state) | u32::from(want) << 16
 }
 

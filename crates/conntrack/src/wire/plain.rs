@@ -72,7 +72,9 @@ fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 #[inline(always)]
 fn ipv4<'a>(bytes: &'a [u8], start: &[u8; LEAST], header_good: bool) -> Option<(Ip, &'a [u8])> {
     const AT: usize = ETHERNET_BYTES;
-    let fragment = be16([start[AT + 6], start[AT + 7]]) & FRAGMENT_BITS != 0 && !planted(Fault::LaneFragment);
+    // As they lie: the offset's upper bits and "more fragments", then the offset's lower byte.
+    const FRAGMENT: u32 = u16::from_ne_bytes(FRAGMENT_BITS.to_be_bytes()) as u32;
+    let fragment = word(start, AT + 6) & FRAGMENT != 0 && !planted(Fault::LaneFragment);
     if start[AT] != 0x45 || fragment {
         return None;
     }
@@ -123,11 +125,18 @@ impl Sums {
     }
 }
 
+/// A function of its own: as a part of its caller it would have the addresses put into memory for every packet.
+#[cold]
+#[inline(never)]
+fn is_right(src: u128, dst: u128, next: u8, payload: &[u8]) -> bool {
+    let addr = |word: u128| Addr(word.to_ne_bytes());
+    pseudo(&addr(src), &addr(dst), next, payload.len()).add(payload).is_right()
+}
+
 #[inline(always)]
 fn transport<'a>(family: Family, ip: Ip, payload: &'a [u8], sums: Sums, to: impl Take<'a>) -> Option<()> {
     let Ip { src, dst, next, ip_bytes } = ip;
-    let addr = |word: u128| Addr(word.to_ne_bytes());
-    let right = || pseudo(&addr(src), &addr(dst), next, payload.len()).add(payload).is_right();
+    let right = || is_right(src, dst, next, payload);
     match next {
         proto::TCP => {
             let head = payload.first_chunk::<20>()?;
