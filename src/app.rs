@@ -22,7 +22,8 @@ use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
-use crate::telemetry::log;
+use crate::privileges::{self, PrivilegesError, User};
+use crate::telemetry::{log, systemd};
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use crate::zones::Registry;
@@ -46,6 +47,8 @@ pub enum RunError {
     Cores(#[from] cores::CoresError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -56,10 +59,10 @@ pub enum RunError {
     Runtime(std::io::Error),
 }
 
-/// Runs the appliance until SIGINT or SIGTERM.
-pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
+/// Runs the appliance until SIGINT or SIGTERM; as `user`, if one is given, once it has what only root is given.
+pub fn run(config: &Config, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let doors = control::claim(&config.control.socket, config.control.http, user)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
@@ -113,6 +116,9 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     }
     report::print(config, &cores, &findings, &ports, pages, http);
 
+    // Workers and control begin with what is left here.
+    let drivers = ports.iter().map(|port| port.info().driver.as_str());
+    privileges::give_up(user, privileges::needed_by(drivers))?;
     let stoppers: Vec<_> = ends.iter().map(ControlEnd::stopper).collect();
     let mut running = Vec::new();
     for (number, worker) in ready.into_iter().enumerate() {
@@ -123,6 +129,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let served = serve(config, ports, zones, &shares, ends, doors, &running);
 
     tracing::info!("stopping");
+    systemd::stopping();
     stoppers.iter().for_each(|stopper| stopper.stop());
     for worker in running {
         worker.join()?;
