@@ -63,7 +63,12 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM; as `user`, if one is given, once it has what only root is given.
 pub fn run(config: &Config, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http, user)?;
+    let home = privileges::folder_to_make(&config.control.socket);
+    let doors = control::claim(&config.control.socket, config.control.http)?;
+    if let Some(user) = user {
+        // Who may take the socket away at the end.
+        user.own([Some(config.control.socket.as_path()), home].into_iter().flatten())?;
+    }
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;

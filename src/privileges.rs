@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -70,12 +71,14 @@ impl User {
         }
     }
 
-    pub fn uid(&self) -> u32 {
-        self.uid
-    }
-
-    pub fn gid(&self) -> u32 {
-        self.gid
+    /// Makes files and folders this user's.
+    pub fn own<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), PrivilegesError> {
+        for path in paths {
+            std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
+                PrivilegesError::Own { name: self.name.clone(), path: path.to_owned(), error }
+            })?;
+        }
+        Ok(())
     }
 
     /// Every thread becomes this user: glibc sees to that. The calling one keeps its capabilities, the others lose
@@ -98,6 +101,11 @@ impl User {
         }
         Ok(())
     }
+}
+
+/// The folder of `file`, if there is none yet and it will be made.
+pub fn folder_to_make(file: &Path) -> Option<&Path> {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
 }
 
 /// What the drivers of open ports need while the appliance runs: those whose frames go through the kernel stop and start
@@ -268,7 +276,7 @@ mod tests {
     #[test]
     fn users_are_looked_up_and_unknown_ones_named() {
         let root = User::named("root").unwrap();
-        assert_eq!((root.uid(), root.gid()), (0, 0));
+        assert_eq!((root.uid, root.gid), (0, 0));
         for name in ["no-such-user-here", "nul\0inside", ""] {
             let error = User::named(name).unwrap_err().to_string();
             assert!(error.contains("--user"), "{error}");

@@ -19,7 +19,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use super::{State, routes};
-use crate::privileges::User;
 
 /// Connections at once, at each door; more wait for one to end.
 const CONNECTIONS: usize = 256;
@@ -78,19 +77,12 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens the doors. A socket file that nobody answers on is replaced. The socket, and its folder if that is made here,
-/// become `owner`'s, who takes the socket away at the end.
-pub fn claim(socket: &Path, http: Option<SocketAddr>, owner: Option<&User>) -> Result<Claimed, ControlError> {
+/// Opens the doors. A socket file that nobody answers on is replaced.
+pub fn claim(socket: &Path, http: Option<SocketAddr>) -> Result<Claimed, ControlError> {
     let path = || socket.to_owned();
     let failed = |error| ControlError::Socket { path: path(), error };
-    let give = |what: &Path| match owner {
-        Some(owner) => std::os::unix::fs::chown(what, Some(owner.uid()), Some(owner.gid())),
-        None => Ok(()),
-    };
-    if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
-    {
-        let failed = |error| ControlError::Folder { path: path(), error };
-        std::fs::create_dir_all(folder).and_then(|()| give(folder)).map_err(failed)?;
+    if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| ControlError::Folder { path: path(), error })?;
     }
     match std::fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -107,7 +99,6 @@ pub fn claim(socket: &Path, http: Option<SocketAddr>, owner: Option<&User>) -> R
     let unix = StdUnixListener::bind(socket).map_err(failed)?;
     let file = SocketFile(path());
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    give(socket).map_err(failed)?;
     unix.set_nonblocking(true).map_err(failed)?;
     let http = match http {
         None => None,
