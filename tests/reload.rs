@@ -91,7 +91,7 @@ fn write(dir: &Path, more: &str) {
 fn many_reloads_under_traffic_lose_nothing_mix_nothing_and_refuse_what_is_wrong() {
     let mut daemon = start();
     let dir = daemon.folder.path().to_owned();
-    let ask = |method, path| request(&daemon.socket(), method, path, "").unwrap();
+    let ask = |method, path| request(&daemon.socket(), method, path, "{}").unwrap();
     let (mut seen, mut taken, mut refused) = ([0_u32; 3], 1, 0);
     let begun = Instant::now();
     for round in 0..1000 {
@@ -167,7 +167,7 @@ fn a_hangup_reloads_and_what_became_of_it_is_told() {
     // What was set meanwhile and is not in the file goes with the next reload.
     let set = request(&daemon.socket(), "PUT", "/v1/timeouts", r#"{"name":"icmp","value":"9s"}"#).unwrap();
     assert_eq!((set.0, timeout("icmp")), (200, 9.0));
-    let (status, body) = request(&daemon.socket(), "POST", "/v1/config/reload", "").unwrap();
+    let (status, body) = request(&daemon.socket(), "POST", "/v1/config/reload", "{}").unwrap();
     assert_eq!(status, 200);
     assert!(body.contains("timeouts.icmp") && !body.contains("udp"), "{body}");
     assert_eq!(timeout("icmp"), 30.0);

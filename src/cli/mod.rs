@@ -27,7 +27,7 @@ use clap_complete::Shell;
 use crate::config::diff::{Difference, differences};
 use crate::config::duration::parse_span;
 use crate::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_SOCKET, env};
-use crate::control::schema::{Change, Reloaded};
+use crate::control::schema::{Change, Reload, Reloaded};
 use crate::filter::MaskedMark;
 use crate::format::Output;
 use filter::{FilterWords, KindsWord, MarkWord};
@@ -372,9 +372,8 @@ fn dispatch(command: Command) -> Done {
 }
 
 fn reload(ask: &Ask) -> Done {
-    let nothing = serde_json::Value::Null;
     let Reloaded { changed } =
-        client::Client::new(&ask.socket)?.send(hyper::Method::POST, "/v1/config/reload", &nothing)?;
+        client::Client::new(&ask.socket)?.send(hyper::Method::POST, "/v1/config/reload", &Reload {})?;
     print_differences(&changed)?;
     Voice::Own.say(&format!("reloaded, {} keys have changed.", changed.len()))
 }
