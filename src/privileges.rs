@@ -24,6 +24,8 @@ pub enum PrivilegesError {
     Lookup { name: String, error: io::Error },
     #[error("this process may not become user `{name}` ({error}): start it as root, or leave --user out")]
     Become { name: String, error: io::Error },
+    #[error("{path} cannot be given to user `{name}` ({error}): start as root, or leave --user out")]
+    Own { name: String, path: PathBuf, error: io::Error },
     #[error(
         "capabilities cannot be given up ({0}): a seccomp filter around the appliance must allow capset and prctl"
     )]

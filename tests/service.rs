@@ -176,6 +176,14 @@ fn systemd_hears_ready_once_workers_turn_and_is_fed_only_while_they_do() {
     drop(stalled);
     manager.until("WATCHDOG=1");
 
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&daemon.child),
+        rustix::process::Signal::HUP,
+    )
+    .unwrap();
+    manager.until("RELOADING=1");
+    manager.until("READY=1");
+
     assert_eq!(daemon.stop(), Some(0));
     let last = manager.lines(Duration::from_secs(1));
     assert!(last.contains(&"STOPPING=1".to_owned()), "{last:?}");
