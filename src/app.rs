@@ -2,6 +2,7 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -59,17 +60,18 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM.
 pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let plan = plan(config, &specs, cores.workers.len());
-    let findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
+    let mut findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -135,7 +137,9 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let cores = Cores::choose(config, &specs, &Host::here())?;
     let plan = plan(config, &specs, cores.workers.len());
-    Ok(preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?))
+    let mut findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
+    findings.extend(doors::look(&config.control));
+    Ok(findings)
 }
 
 /// What must be mended, a line each.
