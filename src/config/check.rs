@@ -10,6 +10,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
 use conntrack::zone::By;
 use toml::Spanned;
+use tracing::level_filters::LevelFilter;
 
 use super::duration::{Plain, from_plain, parse_timeout};
 use super::error::Problem;
@@ -51,6 +52,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
         control: control::check(&file.control)?,
+        log_level: file.log.level.map_or(LevelFilter::INFO, log_level),
     };
     cores(&config, file)?;
     Ok(config)
@@ -79,7 +81,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.control.http.is_some()
         || file.control.token_file.is_some()
         || file.control.reads.is_some()
-        || !file.control.hosts.is_empty();
+        || !file.control.hosts.is_empty()
+        || file.log.level.is_some();
     if foreign {
         return Err(Problem::new(
             None,
@@ -781,6 +784,17 @@ fn expiry(file: &ExpiryFile) -> Checked<Expiry> {
         _ => {
             problem(budget, "expiry.budget is a number of flows per turn from 1 to 10000: give 64 if unsure")
         }
+    }
+}
+
+const fn log_level(word: LevelWord) -> LevelFilter {
+    match word {
+        LevelWord::Off => LevelFilter::OFF,
+        LevelWord::Error => LevelFilter::ERROR,
+        LevelWord::Warn => LevelFilter::WARN,
+        LevelWord::Info => LevelFilter::INFO,
+        LevelWord::Debug => LevelFilter::DEBUG,
+        LevelWord::Trace => LevelFilter::TRACE,
     }
 }
 

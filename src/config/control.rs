@@ -7,14 +7,13 @@ use toml::Spanned;
 
 use super::check::{Checked, problem};
 use super::file::ControlFile;
-use super::{Control, DEFAULT_SOCKET, Reads};
+use super::{Control, DEFAULT_SOCKET, Reads, is_socket_path};
 
 pub(super) fn check(file: &ControlFile) -> Checked<Control> {
     let socket = match &file.socket {
         None => PathBuf::from(DEFAULT_SOCKET),
         Some(path) => {
-            // sun_path holds 108 bytes with its final zero: unix(7)
-            if !path.get_ref().starts_with('/') || path.get_ref().len() > 107 {
+            if !is_socket_path(path.get_ref()) {
                 return problem(
                     path,
                     "control.socket is an absolute path of at most 107 bytes: give one below /run",

@@ -159,6 +159,9 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("reads = {}", quoted(if config.control.reads == Reads::Open { "open" } else { "token" })));
     let hosts: Vec<String> = config.control.hosts.iter().map(|host| quoted(host)).collect();
     line(format!("hosts = [{}]", hosts.join(", ")));
+
+    line("\n[log]".to_owned());
+    line(format!("level = {}", quoted(&config.log_level.to_string())));
     out
 }
 
