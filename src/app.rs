@@ -2,6 +2,7 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ pub enum RunError {
 pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
     let home = privileges::folder_to_make(&config.control.socket);
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let doors = control::claim(&config.control)?;
     if let Some(user) = user {
         // Who may take the socket away at the end.
         user.own([Some(config.control.socket.as_path()), home].into_iter().flatten())?;
@@ -75,12 +76,13 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -181,7 +183,9 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    Ok(fit(config, &specs, &mut cores, &Host::here())?.1)
+    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(doors::look(&config.control));
+    Ok(findings)
 }
 
 /// What is needed, and what the host says to it. How many queues a card has is known only once DPDK runs, so `auto` may
