@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::{Policy, TooManyRules};
 use conntrack::tracker::{Limits, LimitsError, Tracker};
@@ -20,6 +21,7 @@ use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
@@ -46,6 +48,8 @@ pub enum RunError {
     Cores(#[from] cores::CoresError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -59,6 +63,8 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM.
 pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
+    let exports = Prepared::open(&config.export)?;
+    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
     let doors = control::claim(&config.control.socket, config.control.http)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
@@ -93,7 +99,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
-        ready.push(Worker::new(Parts {
+        let worker = Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
             links,
             tracker,
@@ -105,7 +111,8 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
             },
             clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
             bus,
-        }));
+        });
+        ready.push(worker.telling(told));
         ends.push(end);
         if on == Pages::Plain {
             pages = on;
@@ -120,7 +127,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, zones, &shares, ends, doors, &running);
+    let served = serve(config, ports, zones, &shares, ends, exports.start()?, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -135,7 +142,9 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let cores = Cores::choose(config, &specs, &Host::here())?;
     let plan = plan(config, &specs, cores.workers.len());
-    Ok(preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?))
+    let mut findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
+    findings.extend(export::doctor::look(&config.export));
+    Ok(findings)
 }
 
 /// What must be mended, a line each.
@@ -212,6 +221,7 @@ fn serve(
     zones: Registry,
     shares: &[u16],
     ends: Vec<ControlEnd>,
+    exports: Exports,
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
@@ -223,6 +233,7 @@ fn serve(
         config: config.clone(),
         workers: ends,
         zones,
+        exports,
         ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {

@@ -1,7 +1,7 @@
 //! What control asks of a worker. A command travels to the worker, is filled in there and travels back as its own
 //! answer, so that the worker allocates and frees nothing.
 
-use conntrack::event::FlowView;
+use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
 use conntrack::tick::{Tick, Ticks};
 use conntrack::track::settings::Settings;
@@ -34,8 +34,8 @@ pub enum Command {
     Configure(Box<Rules>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
-    /// Start or stop sending events.
-    Listen(bool),
+    /// Choose the events that are sent from now on.
+    Listen(Told),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.

@@ -19,7 +19,7 @@ use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
     Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table,
-    TrackingOptions, Worker, Workers, zones,
+    TrackingOptions, Worker, Workers, export, zones,
 };
 
 pub(super) type Checked<T> = Result<T, Problem>;
@@ -53,6 +53,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
         control: control(&file.control)?,
+        export: export::check(&file.export)?,
     };
     cores(&config, file)?;
     Ok(config)
@@ -78,7 +79,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.worker.idle.is_some()
         || file.expiry.budget.is_some()
         || file.control.socket.is_some()
-        || file.control.http.is_some();
+        || file.control.http.is_some()
+        || file.export.is_given();
     if foreign {
         return Err(Problem::new(
             None,

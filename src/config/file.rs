@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::export::ExportFile;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use toml::Spanned;
@@ -45,6 +46,8 @@ pub(super) struct File {
     pub(super) expiry: ExpiryFile,
     #[serde(default)]
     pub(super) control: ControlFile,
+    #[serde(default)]
+    pub(super) export: ExportFile,
 }
 
 #[derive(Debug, Deserialize)]

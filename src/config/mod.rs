@@ -5,6 +5,7 @@ mod check;
 pub mod diff;
 pub mod duration;
 mod error;
+mod export;
 mod file;
 pub mod names;
 pub(crate) mod print;
@@ -20,6 +21,7 @@ use conntrack::tracker::{ExpireBudget, OnFull};
 use conntrack::zone::By;
 
 pub use error::ConfigError;
+pub use export::{Export, Ipfix};
 pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
@@ -49,6 +51,7 @@ pub struct Config {
     pub worker: Worker,
     pub expiry: Expiry,
     pub control: Control,
+    pub export: Export,
 }
 
 /// What the appliance does with frames.

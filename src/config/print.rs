@@ -153,6 +153,7 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("socket = {}", quoted(&config.control.socket.display().to_string())));
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
+    config.export.print(&mut line);
     out
 }
 
@@ -221,7 +222,7 @@ const fn action_word(action: Action) -> &'static str {
 }
 
 /// A TOML basic string. https://toml.io/en/v1.0.0#string
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

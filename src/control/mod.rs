@@ -16,15 +16,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::export::Exports;
 use crate::zones::Registry;
 use desk::Workers;
-use hub::Hub;
-use schema::{Info, PortStats, Stats};
+use hub::{Hub, Words};
+use schema::{ExportStats, Info, PortStats, Stats};
 use stats::Observed;
 
 pub use desk::NoAnswer;
@@ -43,6 +45,7 @@ pub struct Appliance {
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     pub zones: Registry,
+    pub exports: Exports,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
@@ -59,7 +62,7 @@ struct State {
     workers: Arc<Workers>,
     hub: Arc<Hub>,
     /// The timeouts as they are now.
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     started: Instant,
@@ -72,24 +75,56 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
-    let hub = Arc::new(Hub::new());
     let classic = appliance.config.settings.profile == Profile::Classic;
-    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
+    let settings = Arc::new(Mutex::new(appliance.config.settings));
+    let timeouts = Arc::clone(&settings);
+    let words = Words {
+        classic,
+        boot_unix_ms: appliance.boot_unix_ms,
+        community_id_seed: appliance.config.export.community_id_seed,
+        timeouts: Box::new(move || timeouts.lock().unwrap_or_else(PoisonError::into_inner).timeouts),
+        tags_of: Box::new(appliance.zones.tags()),
+    };
+    let hub = Arc::new(Hub::new(std::mem::take(&mut appliance.exports), words));
+    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
+    let reopen = tokio::spawn(reopen_on_hangup(Arc::clone(&hub)));
     let state = Arc::new(State {
         classic,
-        hub,
-        settings: Mutex::new(appliance.config.settings),
+        hub: Arc::clone(&hub),
+        settings,
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         started: Instant::now(),
-        workers,
+        workers: Arc::clone(&workers),
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    pump.abort();
-    watch.abort();
+    for task in [pump, reopen, watch] {
+        task.abort();
+    }
+    for worker in 0..workers.len() {
+        hub.drain(&workers, worker);
+    }
+    hub.exports().finish();
     result
+}
+
+/// Has the files of flow records opened again when SIGHUP comes: logrotate has moved them.
+async fn reopen_on_hangup(hub: Arc<Hub>) {
+    if hub.exports().is_empty() {
+        return;
+    }
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangup) => {
+            while hangup.recv().await.is_some() {
+                hub.exports().reopen();
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be received: moved files are noticed a moment later")
+        }
+    }
 }
 
 impl State {
@@ -117,7 +152,9 @@ impl State {
         let ports = (self.appliance.port_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
-        let stats = Arc::new(stats::stats(&last, ports, zones, limit, self.classic));
+        let mut stats = stats::stats(&last, ports, zones, limit, self.classic);
+        stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
+        let stats = Arc::new(stats);
         *observed = Some((Instant::now(), Arc::clone(&stats)));
         stats
     }
