@@ -127,7 +127,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, zones, &shares, ends, exports.start()?, doors, &running);
+    let served = serve(config, ports, zones, ends, exports.start()?, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -219,7 +219,6 @@ fn serve(
     config: &Config,
     ports: Vec<OpenPort>,
     zones: Registry,
-    shares: &[u16],
     ends: Vec<ControlEnd>,
     exports: Exports,
     doors: control::Claimed,
@@ -229,7 +228,7 @@ fn serve(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let ports = Arc::new(ports);
     let appliance = Appliance {
-        info: info(config, shares, &ports),
+        info: info(config, &shares(config, workers.len()), &ports),
         config: config.clone(),
         workers: ends,
         zones,

@@ -1,9 +1,11 @@
 //! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
+mod api;
 mod desk;
 mod flows;
 mod hub;
+mod overview;
 mod ports;
 mod routes;
 pub mod schema;
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
+use conntrack::tracker::Cursor;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -26,6 +29,7 @@ use crate::export::Exports;
 use crate::zones::Registry;
 use desk::Workers;
 use hub::{Hub, Words};
+use overview::Overviews;
 use schema::{ExportStats, Info, PortStats, Stats};
 use stats::Observed;
 
@@ -65,6 +69,7 @@ struct State {
     settings: Arc<Mutex<Settings>>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
+    overviews: Overviews,
     started: Instant,
 }
 
@@ -94,13 +99,15 @@ pub async fn serve(
         settings,
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
+        overviews: Overviews::new(),
         started: Instant::now(),
         workers: Arc::clone(&workers),
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, reopen, watch] {
+    for task in [pump, reopen, watch, overviews] {
         task.abort();
     }
     for worker in 0..workers.len() {
@@ -130,11 +137,16 @@ async fn reopen_on_hangup(hub: Arc<Hub>) {
 impl State {
     /// Everybody's numbers, at most [`FRESH`] old.
     async fn stats(&self) -> Arc<Stats> {
+        self.observe().await.1
+    }
+
+    /// The same, and when it was so.
+    async fn observe(&self) -> (Instant, Arc<Stats>) {
         let mut observed = self.observed.lock().await;
         if let Some((at, stats)) = observed.as_ref()
             && at.elapsed() < FRESH
         {
-            return Arc::clone(stats);
+            return (*at, Arc::clone(stats));
         }
         for worker in 0..self.workers.len() {
             let answer = self.workers.ask(worker, Command::Snapshot(Box::default())).await;
@@ -155,8 +167,16 @@ impl State {
         let mut stats = stats::stats(&last, ports, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
         let stats = Arc::new(stats);
-        *observed = Some((Instant::now(), Arc::clone(&stats)));
-        stats
+        let at = Instant::now();
+        *observed = Some((at, Arc::clone(&stats)));
+        (at, stats)
+    }
+
+    /// Every worker's number of flows, and where a listing of them ends.
+    async fn tables(&self) -> Vec<(u32, Cursor)> {
+        self.stats().await;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().map(|known| (known.snapshot.entries, known.snapshot.listing_end)).collect()
     }
 
     /// After an operator's change: who asks next sees it.
@@ -166,10 +186,19 @@ impl State {
 
     fn info(&self) -> Info {
         Info {
-            uptime_secs: self.started.elapsed().as_secs(),
+            uptime_secs: self.uptime_secs(),
             boot_unix_ms: self.appliance.boot_unix_ms,
             ..self.appliance.info.clone()
         }
+    }
+
+    fn uptime_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// The wall clock, as it counts on from the machine's start: milliseconds since 1970.
+    fn unix_ms(&self) -> u64 {
+        self.appliance.boot_unix_ms + (self.appliance.read_clocks)().1 / 1_000_000
     }
 
     fn settings(&self) -> Settings {

@@ -4,6 +4,9 @@
 use conntrack::event::{FlowView, TupleIds};
 use conntrack::wire::proto;
 
+/// The seed where nothing was configured: that of other programs.
+pub const NO_SEED: u16 = 0;
+
 /// The ID of a flow. `seed` is 0 unless sites are to be told apart.
 pub fn community_id(flow: &FlowView, seed: u16) -> Option<String> {
     let tuple = &flow.original;
