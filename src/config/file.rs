@@ -48,6 +48,8 @@ pub(super) struct File {
     pub(super) control: ControlFile,
     #[serde(default)]
     pub(super) export: ExportFile,
+    #[serde(default)]
+    pub(super) log: LogFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,6 +161,12 @@ pub(super) struct ControlFile {
     pub(super) http: Option<Spanned<String>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogFile {
+    pub(super) level: Option<LevelWord>,
+}
+
 macro_rules! words {
     ($($name:ident { $($word:ident),* })*) => {
         $(#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -178,6 +186,7 @@ words! {
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
     ByWord { None, Port, Vlan, PortVlan }
+    LevelWord { Off, Error, Warn, Info, Debug, Trace }
 }
 
 /// A word with dashes, as the hash is called elsewhere.

@@ -154,6 +154,9 @@ pub(super) fn toml(config: &Config) -> String {
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
     config.export.print(&mut line);
+
+    line("\n[log]".to_owned());
+    line(format!("level = {}", quoted(&config.log_level.to_string())));
     out
 }
 

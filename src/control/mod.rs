@@ -7,6 +7,7 @@ mod flows;
 mod hub;
 mod overview;
 mod ports;
+mod reload;
 mod routes;
 pub mod schema;
 mod server;
@@ -14,23 +15,25 @@ mod stats;
 mod watch;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::Cursor;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::config::print::on_full_word;
 use crate::export::Exports;
 use crate::zones::Registry;
 use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
-use schema::{ExportStats, Info, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PortStats, Stats};
 use stats::Observed;
 
 pub use desk::NoAnswer;
@@ -44,8 +47,12 @@ const FRESH: Duration = Duration::from_millis(250);
 pub struct Appliance {
     /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
     pub info: Info,
-    /// As the file has it; its settings are those of the start.
+    /// As it was read at the start.
     pub config: Config,
+    /// Where it was read, and is read again.
+    pub config_path: PathBuf,
+    /// Told when the file is to be read again (SIGHUP).
+    pub hangup: Arc<Notify>,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     pub zones: Registry,
@@ -65,8 +72,11 @@ struct State {
     classic: bool,
     workers: Arc<Workers>,
     hub: Arc<Hub>,
-    /// The timeouts as they are now.
-    settings: Arc<Mutex<Settings>>,
+    /// The configuration as it is now.
+    running: Arc<Mutex<Config>>,
+    /// Held while the configuration changes, so that two changes follow each other.
+    changing: tokio::sync::Mutex<()>,
+    last_reload: Mutex<LastReload>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     overviews: Overviews,
@@ -81,22 +91,23 @@ pub async fn serve(
 ) -> Result<(), ControlError> {
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
     let classic = appliance.config.settings.profile == Profile::Classic;
-    let settings = Arc::new(Mutex::new(appliance.config.settings));
-    let timeouts = Arc::clone(&settings);
+    let running = Arc::new(Mutex::new(appliance.config.clone()));
+    let now = Arc::clone(&running);
     let words = Words {
         classic,
         boot_unix_ms: appliance.boot_unix_ms,
         community_id_seed: appliance.config.export.community_id_seed,
-        timeouts: Box::new(move || timeouts.lock().unwrap_or_else(PoisonError::into_inner).timeouts),
+        timeouts: Box::new(move || now.lock().unwrap_or_else(PoisonError::into_inner).settings.timeouts),
         tags_of: Box::new(appliance.zones.tags()),
     };
     let hub = Arc::new(Hub::new(std::mem::take(&mut appliance.exports), words));
     let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
-    let reopen = tokio::spawn(reopen_on_hangup(Arc::clone(&hub)));
     let state = Arc::new(State {
         classic,
         hub: Arc::clone(&hub),
-        settings,
+        running,
+        changing: tokio::sync::Mutex::default(),
+        last_reload: Mutex::new(reload::at_start()),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         overviews: Overviews::new(),
@@ -105,9 +116,10 @@ pub async fn serve(
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, reopen, watch, overviews] {
+    for task in [pump, watch, hangups, overviews] {
         task.abort();
     }
     for worker in 0..workers.len() {
@@ -115,23 +127,6 @@ pub async fn serve(
     }
     hub.exports().finish();
     result
-}
-
-/// Has the files of flow records opened again when SIGHUP comes: logrotate has moved them.
-async fn reopen_on_hangup(hub: Arc<Hub>) {
-    if hub.exports().is_empty() {
-        return;
-    }
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangup) => {
-            while hangup.recv().await.is_some() {
-                hub.exports().reopen();
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, "SIGHUP cannot be received: moved files are noticed a moment later")
-        }
-    }
 }
 
 impl State {
@@ -188,6 +183,8 @@ impl State {
         Info {
             uptime_secs: self.uptime_secs(),
             boot_unix_ms: self.appliance.boot_unix_ms,
+            last_reload: self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            table_on_full: on_full_word(self.config().table.on_full).to_owned(),
             ..self.appliance.info.clone()
         }
     }
@@ -202,6 +199,11 @@ impl State {
     }
 
     fn settings(&self) -> Settings {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).settings
+    }
+
+    /// As it runs now: switches and timeouts may have been changed since the file was read.
+    fn config(&self) -> Config {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
