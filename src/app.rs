@@ -2,6 +2,7 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -68,16 +69,17 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
     let begun = Instant::now();
     let exports = Prepared::open(&config.export)?;
     let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -177,6 +179,7 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     findings.extend(export::doctor::look(&config.export));
+    findings.extend(doors::look(&config.control));
     Ok(findings)
 }
 
