@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::TooManyRules;
@@ -24,6 +25,7 @@ use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, LastReload, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::privileges::{self, PrivilegesError, User};
@@ -53,6 +55,8 @@ pub enum RunError {
     Thread(#[from] ThreadError),
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -67,6 +71,8 @@ pub enum RunError {
 /// given, once it has what only root is given.
 pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
+    let exports = Prepared::open(&config.export)?;
+    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
     let home = privileges::folder_to_make(&config.control.socket);
     let doors = control::claim(&config.control)?;
     if let Some(user) = user {
@@ -110,7 +116,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
-        ready.push(Worker::new(Parts {
+        let worker = Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
             links,
             tracker,
@@ -122,7 +128,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
             },
             clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
             bus,
-        }));
+        });
+        ready.push(worker.telling(told));
         ends.push(end);
         if on == Pages::Plain {
             pages = on;
@@ -140,7 +147,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
         crew.join(running, end.stopper());
     }
     report::ready(begun);
-    let served = serve(config, path, ports, zones, &shares, ends, doors, &crew.running);
+    let served = serve(config, path, ports, zones, ends, exports.start()?, doors, &crew.running);
 
     tracing::info!("stopping");
     systemd::stopping();
@@ -184,6 +191,7 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(export::doctor::look(&config.export));
     findings.extend(doors::look(&config.control));
     Ok(findings)
 }
@@ -292,8 +300,8 @@ fn serve(
     path: &Path,
     ports: Vec<OpenPort>,
     zones: Registry,
-    shares: &[u16],
     ends: Vec<ControlEnd>,
+    exports: Exports,
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
@@ -302,13 +310,14 @@ fn serve(
     let ports = Arc::new(ports);
     let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
-        info: info(config, shares, &ports),
+        info: info(config, &shares(config, workers.len()), &ports),
         config: config.clone(),
         // Whatever the working directory will be then.
         config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         hangup: Arc::clone(&hangup),
         workers: ends,
         zones,
+        exports,
         ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
