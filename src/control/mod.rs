@@ -13,6 +13,7 @@ pub mod schema;
 mod server;
 mod stats;
 mod watch;
+pub mod what_if;
 
 use std::future::Future;
 use std::path::PathBuf;
