@@ -9,6 +9,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::{Cursor, Edit, OnFull};
 
 use super::report::Snapshot;
+use crate::filter::Filter;
 
 /// A command and the number by which its sender knows it again.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum Command {
     Snapshot(Box<Snapshot>),
     /// Start or stop sending events.
     Listen(bool),
+    /// Follow these packets, or none any more; what was followed before comes back.
+    Follow(Option<Box<Follow>>),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
@@ -77,6 +80,14 @@ impl Edits {
     pub fn new(edit: Edit, flows: Vec<FlowView>) -> Self {
         Self { edit, flows, next: 0, done: 0 }
     }
+}
+
+/// Packets to tell of as they pass.
+#[derive(Debug)]
+pub struct Follow {
+    pub filter: Filter,
+    /// No packet after this is told: an end that needs nobody to say so.
+    pub until: Tick,
 }
 
 /// A part of a flush.

@@ -6,6 +6,7 @@ use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
+use super::follow::Following;
 use crate::bus::WorkerEnd;
 use crate::bus::command::{Command, Edits, Page, Ticket};
 use crate::bus::report::WorkCounters;
@@ -31,6 +32,7 @@ pub(super) struct Desk<'a> {
     pub(super) events: &'a mut Events,
     pub(super) work: &'a WorkCounters,
     pub(super) expiry_lag: Ticks,
+    pub(super) following: &'a mut Following,
     /// Has this worker leave a port alone, or use it again; gives whether that could be done.
     pub(super) set_running: &'a mut dyn FnMut(usize, bool) -> bool,
 }
@@ -103,6 +105,10 @@ impl Serve {
             }
             Command::Listen(on) => {
                 desk.events.set_enabled(*on);
+                true
+            }
+            Command::Follow(follow) => {
+                desk.following.set(follow);
                 true
             }
             Command::Port { port, running, done } => {
@@ -196,6 +202,7 @@ mod tests {
             let events = &mut Events::none();
             let expiry_lag = Ticks::default();
             let set_running = &mut |_, _| true;
+            let following = &mut Following::default();
             let desk = Desk {
                 now: Tick(2),
                 tracker,
@@ -203,6 +210,7 @@ mod tests {
                 events,
                 work: &work,
                 expiry_lag,
+                following,
                 set_running,
             };
             serve.turn(&worker, desk);

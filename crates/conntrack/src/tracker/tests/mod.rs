@@ -6,5 +6,6 @@ mod dialogue;
 mod edit;
 mod full;
 mod linux;
+mod records;
 mod timeouts;
 mod zones;
