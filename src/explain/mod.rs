@@ -9,6 +9,7 @@ use conntrack::policy::{Action, Role};
 use conntrack::tracker::{Explained, Lookup, Steps, Verdict};
 use conntrack::wire::tcp_flags;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::control::schema::{Flow, FlowTuple};
 use crate::format::proto_name;
@@ -16,7 +17,7 @@ use crate::format::proto_name;
 pub use text::{RecordLine, Story};
 
 /// One JSON line of `GET /v1/dropped` and of `GET /v1/trace`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum PacketLine {
     Packet(Box<Packet>),
@@ -27,7 +28,7 @@ pub enum PacketLine {
 }
 
 /// A packet and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Packet {
     /// Milliseconds since 1970.
@@ -74,7 +75,7 @@ fn no_vlan(vlans: &[u16; 2]) -> bool {
 }
 
 /// The IP packet as it travels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ip {
     pub version: u8,
@@ -93,7 +94,7 @@ pub struct Ip {
 }
 
 /// Where a fragment lies in its datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fragment {
     pub id: u32,
@@ -102,7 +103,7 @@ pub struct Fragment {
 }
 
 /// A TCP segment's numbers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Numbers {
     /// Names with commas between, such as `SYN,ACK`.
@@ -115,7 +116,7 @@ pub struct Numbers {
 }
 
 /// A packet that an ICMP error quotes, as that one travelled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quoted {
     pub proto: u8,
@@ -124,7 +125,7 @@ pub struct Quoted {
 }
 
 /// The number for which a TCP segment was refused or passed over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
     /// `seq_above`, `end_below`, `ack_above`, `ack_below` or `reset_below`.
@@ -136,7 +137,7 @@ pub struct Edge {
 }
 
 /// What policy said.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyWord {
     /// `accept` or `drop`.
@@ -147,7 +148,7 @@ pub struct PolicyWord {
 }
 
 /// What becomes of the packet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum VerdictWord {
     Forward,
@@ -159,7 +160,7 @@ pub enum VerdictWord {
 }
 
 /// What a packet that was followed did to the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepWords {
     /// Another worker handed it over.
@@ -181,7 +182,7 @@ pub struct StepWords {
 }
 
 /// What the table had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryWord {
     NotSought,

@@ -137,7 +137,9 @@ impl fmt::Display for Story<'_> {
         let parsed = packet.reason.is_none() || steps.entry != EntryWord::NotSought;
         parse(f, packet, parsed)?;
         if parsed {
-            owner(f, packet, steps)?;
+            if packet.class.as_deref() != Some("untracked") {
+                owner(f, packet, steps)?;
+            }
             entry(f, packet, steps)?;
             step(f, packet, steps)?;
         }
@@ -150,6 +152,9 @@ fn parse(f: &mut fmt::Formatter<'_>, packet: &Packet, parsed: bool) -> fmt::Resu
     match &packet.ip {
         Some(ip) => room!(f, "parse", "IPv{}, {} bytes", ip.version, ip.bytes),
         None => room!(f, "parse", "nothing that could be read as IP"),
+    }
+    if packet.ip.as_ref().is_some_and(|ip| ip.fragment.is_some()) {
+        f.write_str(", a fragment")?;
     }
     match packet.vlans {
         [0, 0] => {}
@@ -231,16 +236,18 @@ fn step(f: &mut fmt::Formatter<'_>, packet: &Packet, steps: &StepWords) -> fmt::
         (Some(before), Some(after)) if state(before) != state(after) && before.id == after.id => {
             write!(f, ", {} -> {}", state(before), state(after))?;
         }
+        (_, Some(after)) if packet.reason.is_some() => write!(f, "; the flow stays in {}", state(after))?,
         (_, Some(after)) => write!(f, ", {}", state(after))?,
         (Some(_), None) if steps.ended.is_some() => f.write_str(", the flow ends")?,
         _ => {}
     }
-    if steps.ignored {
-        f.write_str(", passed over: neither counts nor refreshes")?;
-    } else if let (Some(after), None) = (after, &packet.reason) {
-        write!(f, ", {} s by {}", after.timeout_secs, after.timeout)?;
+    match after {
+        _ if steps.ignored => f.write_str(", passed over: neither counts nor refreshes"),
+        // An error about a packet of the flow, which has a life of its own.
+        Some(_) if class == "related" || packet.reason.is_some() => Ok(()),
+        Some(after) => write!(f, ", {} s by {}", after.timeout_secs, after.timeout),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn missed(f: &mut fmt::Formatter<'_>, edge: &Edge) -> fmt::Result {
@@ -250,7 +257,7 @@ fn missed(f: &mut fmt::Formatter<'_>, edge: &Edge) -> fmt::Result {
         "end_below" => ("end", "below"),
         "ack_above" => ("acknowledgment", "above"),
         "ack_below" => ("acknowledgment", "below"),
-        "reset_below" => ("reset", "below"),
+        "reset_below" => ("sequence number", "below"),
         other => (other, "beyond"),
     };
     write!(f, "its {what} {value} lies {by} {side} {edge}")
@@ -263,9 +270,12 @@ fn verdict(f: &mut fmt::Formatter<'_>, packet: &Packet) -> fmt::Result {
         VerdictWord::Hold => room!(f, "verdict", "held until its datagram is whole"),
         VerdictWord::HandOff { worker } => room!(f, "verdict", "handed over to worker {worker}"),
     }
-    match &packet.policy {
-        Some(PolicyWord { row: Some(row), .. }) => write!(f, ", by row {row} of the policy"),
-        Some(PolicyWord { row: None, .. }) => f.write_str(", by the policy's end"),
-        None => Ok(()),
+    let Some(PolicyWord { action, row }) = &packet.policy else { return Ok(()) };
+    // What policy let through may still have found no room.
+    let against = action == "accept" && matches!(packet.verdict, VerdictWord::Drop { .. });
+    f.write_str(if against { ", though accepted" } else { "," })?;
+    match row {
+        Some(row) => write!(f, " by row {row} of the policy"),
+        None => f.write_str(" by the policy's end"),
     }
 }
