@@ -99,7 +99,14 @@ impl Replay {
         tracker.join(zone::Zones::new(&rules, 1, HASH_KEY).member(0));
         let mut events = Events::with_capacity(EVENTS);
         events.set_enabled(listening);
-        Ok(Self { tracker, events, now: Tick(0), start_ns: None, summary: Summary::default(), explains: false })
+        Ok(Self {
+            tracker,
+            events,
+            now: Tick(0),
+            start_ns: None,
+            summary: Summary::default(),
+            explains: false,
+        })
     }
 
     /// Has every packet told with what the tracker made of it.

@@ -49,7 +49,8 @@ fn icmp_unreachable(quoted: &[u8]) -> Vec<u8> {
     // ICMP has no pseudo header, so its sum is made by hand.
     let mut packet = ipv4(Ipv4Addr::new(10, 9, 9, 9), CLIENT, 1, part, 2);
     packet[22..24].copy_from_slice(&[0, 0]);
-    let sum: u32 = packet[20..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+    let sum: u32 =
+        packet[20..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
     packet[22..24].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     ethernet(&packet)
 }

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::bus::command::{Command, Ticket};
-use crate::bus::{COMMANDS, ControlEnd};
 use crate::bus::report::Told;
+use crate::bus::{COMMANDS, ControlEnd};
 use conntrack::event::Event;
 
 /// How long a worker may take for one command. A polling worker needs microseconds and a resting one a millisecond;

@@ -130,7 +130,8 @@ fn split<T: DeserializeOwned>(query: Option<&str>, own: &[&str]) -> Result<(Filt
     let is_own = |pair: &&str| own.contains(&pair.split('=').next().unwrap_or_default());
     let (mine, rest): (Vec<&str>, Vec<&str>) =
         query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).partition(is_own);
-    let uri = |pairs: &[&str]| format!("/?{}", pairs.join("&")).parse::<Uri>().map_err(|error| error.to_string());
+    let uri =
+        |pairs: &[&str]| format!("/?{}", pairs.join("&")).parse::<Uri>().map_err(|error| error.to_string());
     let filter: Filter = parameters(Query::try_from_uri(&uri(&rest)?))?;
     filter.check_flows().map_err(|error| error.to_string())?;
     Ok((filter, parameters(Query::try_from_uri(&uri(&mine)?))?))
@@ -165,8 +166,7 @@ pub(super) async fn dropped(Shared(state): Shared<Arc<State>>, RawQuery(query): 
         }
         false => Vec::new(),
     };
-    let wanted =
-        move |line: &Line| line.packet.as_deref().is_none_or(|packet| filter.matches_packet(packet));
+    let wanted = move |line: &Line| line.packet.as_deref().is_none_or(|packet| filter.matches_packet(packet));
     let (parts, receiver) = mpsc::channel(PARTS);
     tokio::spawn(async move {
         for line in kept {

@@ -22,9 +22,13 @@ pub use text::{RecordLine, Story};
 pub enum PacketLine {
     Packet(Box<Packet>),
     /// So many packets that were meant are not told, because there were too many to tell each.
-    Untold { count: u64 },
+    Untold {
+        count: u64,
+    },
     /// So many lines were lost before the next one, because the reader was too slow.
-    Lost { count: u64 },
+    Lost {
+        count: u64,
+    },
 }
 
 /// A packet and what became of it.
@@ -153,10 +157,14 @@ pub struct PolicyWord {
 pub enum VerdictWord {
     Forward,
     /// See the metrics' label of dropped packets.
-    Drop { reason: String },
+    Drop {
+        reason: String,
+    },
     /// Until its datagram is whole.
     Hold,
-    HandOff { worker: u32 },
+    HandOff {
+        worker: u32,
+    },
 }
 
 /// What a packet that was followed did to the table.

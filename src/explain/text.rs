@@ -34,7 +34,7 @@ impl fmt::Display for RecordLine<'_> {
         if let Some(flow) = &packet.flow {
             write!(f, " state={}", state(flow))?;
         }
-        if let Some(direction) = &packet.direction {
+        if let (Some(_), Some(direction)) = (&packet.flow, &packet.direction) {
             write!(f, " dir={direction}")?;
         }
         if let Some(PolicyWord { row, .. }) = &packet.policy {
@@ -198,7 +198,14 @@ fn entry(f: &mut fmt::Formatter<'_>, packet: &Packet, steps: &StepWords) -> fmt:
     match (steps.entry, &packet.flow) {
         (EntryWord::NotSought, _) => return Ok(()),
         (EntryWord::Found, Some(flow)) => {
-            room!(f, "entry", "found, id {}: {}{}, ", flow.id, state(flow), if flow.assured { " [ASSURED]" } else { "" });
+            room!(
+                f,
+                "entry",
+                "found, id {}: {}{}, ",
+                flow.id,
+                state(flow),
+                if flow.assured { " [ASSURED]" } else { "" }
+            );
             write!(f, "{} s left of {}", flow.timeout_secs, flow.timeout)?;
         }
         (EntryWord::Found, None) => room!(f, "entry", "found"),

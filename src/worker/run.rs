@@ -8,7 +8,7 @@ use conntrack::fragment;
 use conntrack::key::owner::WorkerId;
 use conntrack::policy::DropReason;
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{BURST, Explained, ExpireBudget, Outcome, Tracker, Verdict};
+use conntrack::tracker::{BURST, ExpireBudget, Explained, Outcome, Tracker, Verdict};
 use dpdk::burst::Burst;
 use dpdk::eal::cycles;
 use dpdk::mbuf::Mbuf;
@@ -366,14 +366,16 @@ impl Worker {
         let frames = frames_of(&self.burst, &mut self.scratch, port_of);
         let (burst, bus) = (&self.burst, &self.bus);
         let told = |explained: &Explained| Told {
-            port: burst.iter().nth(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
+            port: burst.iter().nth(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame))
+                as u16,
             explained: *explained,
         };
         let handed = matches!(source, Source::Ring);
         let (tracker, events) = (&mut self.tracker, &mut self.events);
         let mut followed = |explained: &Explained| bus.follow(told(explained));
         let mut recorded = |explained: &Explained| bus.record(told(explained));
-        let burst = Followed { now, frames: &frames, handed, followed: &mut followed, recorded: &mut recorded };
+        let burst =
+            Followed { now, frames: &frames, handed, followed: &mut followed, recorded: &mut recorded };
         let left = self.following.track(burst, tracker, &mut self.outcomes, events);
         bus.leave_unfollowed(left);
         bus.leave_unrecorded(self.tracker.untold());

@@ -4,8 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Tuple, TupleIds};
 use crate::key::{FlowKey, Side};
-use crate::wire::icmp::answer_type;
 use crate::wire::glance::IpGlance;
+use crate::wire::icmp::answer_type;
 use crate::wire::{Addr, Family, Quoted, QuotedIds, proto};
 
 /// The original and the reply tuple of the flow of `key`, whose first packet came from `original`.

@@ -69,7 +69,8 @@ pub fn missed(
 ) -> Option<Missed> {
     let sender = &vars.peers[from.index()];
     let receiver = &vars.peers[from.other().index()];
-    let says = segment.flags & tcp_flags::ACK != 0 && !(segment.flags & tcp_flags::RST != 0 && segment.ack == 0);
+    let says =
+        segment.flags & tcp_flags::ACK != 0 && !(segment.flags & tcp_flags::RST != 0 && segment.ack == 0);
     let permitted = vars.flags[from.other().index()] & Mark::SACK_OK != 0;
     let ack = match (says, permitted) {
         (false, _) => receiver.end,
