@@ -383,8 +383,7 @@ impl Worker {
         let frames = frames_of(&self.burst, &mut self.scratch, port_of);
         let (burst, bus) = (&self.burst, &self.bus);
         let told = |explained: &Explained| Told {
-            port: burst.iter().nth(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame))
-                as u16,
+            port: burst.get(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
             explained: *explained,
         };
         let handed = matches!(source, Source::Ring);
@@ -402,7 +401,7 @@ impl Worker {
     #[cold]
     fn record(&mut self, source: Source) {
         for explained in self.tracker.records() {
-            let frame = self.burst.iter().nth(usize::from(explained.place));
+            let frame = self.burst.get(usize::from(explained.place));
             let port = frame.map_or(0, |frame| source.port_of(frame)) as u16;
             self.bus.record(Told { port, explained: *explained });
         }

@@ -154,7 +154,7 @@ fn an_icmp_error_is_told_with_the_packet_that_it_quotes() {
 /// A fragment of UDP from A to B.
 fn piece(place: u16, more: bool, payload: &[u8]) -> Frame<'static> {
     let mut packet = ipv4(proto::UDP, A, B, payload);
-    packet[6..8].copy_from_slice(&(place / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+    packet[6..8].copy_from_slice(&((place / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
     Frame { checksum: Checksum::AllGood, ..inside(&packet) }
 }
 
