@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod driver;
 pub mod explain;
+pub mod export;
 pub mod filter;
 pub mod format;
 pub mod memory;

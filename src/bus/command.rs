@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use conntrack::event::FlowView;
+use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
 use conntrack::tick::Tick;
 use conntrack::track::settings::Settings;
@@ -33,8 +33,8 @@ pub enum Command {
     Configure(Box<Change>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
-    /// Start or stop sending events.
-    Listen(bool),
+    /// Choose the events that are sent from now on.
+    Listen(Told),
     /// Follow these packets, or none any more; what was followed before comes back.
     Follow(Option<Box<Follow>>),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.

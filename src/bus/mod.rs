@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use command::Ticket;
-use conntrack::event::Event;
-use report::Told;
+use conntrack::event::{Event, EventKind};
+use report::Sighting;
 use ring::Ring;
 
 /// Commands on their way to one worker, and as many answers on their way back.
@@ -34,12 +34,14 @@ struct Queues {
     events: Ring<Event>,
     /// Events lost before they reached `events`.
     lost_earlier: AtomicU64,
-    records: Ring<Told>,
+    records: Ring<Sighting>,
     /// INVALID and dropped packets of which there is no record.
     unrecorded: AtomicU64,
-    followed: Ring<Told>,
+    followed: Ring<Sighting>,
     /// Packets that were meant and not followed, because there were too many.
     unfollowed: AtomicU64,
+    /// Those of the events that `events` refused that told of a flow's end.
+    ends_refused: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -63,6 +65,7 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         unrecorded: AtomicU64::new(0),
         followed: Ring::with_capacity(FOLLOWED),
         unfollowed: AtomicU64::new(0),
+        ends_refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
     (ControlEnd(Arc::clone(&queues)), WorkerEnd(queues))
@@ -89,8 +92,13 @@ impl ControlEnd {
         self.0.events.refused() + self.0.lost_earlier.load(Ordering::Relaxed)
     }
 
+    /// Those of [`ControlEnd::events_lost`] that told, or may have told, of a flow's end.
+    pub fn ends_lost(&self) -> u64 {
+        self.0.ends_refused.load(Ordering::Relaxed) + self.0.lost_earlier.load(Ordering::Relaxed)
+    }
+
     /// The oldest record of an INVALID or dropped packet that has not been taken.
-    pub fn next_record(&self) -> Option<Told> {
+    pub fn next_record(&self) -> Option<Sighting> {
         self.0.records.pop()
     }
 
@@ -100,7 +108,7 @@ impl ControlEnd {
     }
 
     /// The next packet that was followed.
-    pub fn next_followed(&self) -> Option<Told> {
+    pub fn next_followed(&self) -> Option<Sighting> {
         self.0.followed.pop()
     }
 
@@ -143,7 +151,11 @@ impl WorkerEnd {
     #[inline]
     pub fn tell(&self, event: Event) {
         // A slow reader loses and is told how many; the ring has counted it.
-        let _ = self.0.events.push(event);
+        if let Err(lost) = self.0.events.push(event)
+            && matches!(lost.kind, EventKind::Destroy(_))
+        {
+            self.0.ends_refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Says how many events were lost before [`WorkerEnd::tell`], since the start.
@@ -153,7 +165,7 @@ impl WorkerEnd {
     }
 
     /// Keeps a record of an INVALID or dropped packet, in the place of the oldest if need be.
-    pub fn record(&self, told: Told) {
+    pub fn record(&self, told: Sighting) {
         self.0.records.push_over(told);
     }
 
@@ -163,7 +175,7 @@ impl WorkerEnd {
     }
 
     /// Tells of a packet that was followed, or counts it.
-    pub fn follow(&self, told: Told) {
+    pub fn follow(&self, told: Sighting) {
         let _ = self.0.followed.push(told);
     }
 

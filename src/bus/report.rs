@@ -22,7 +22,7 @@ pub struct Snapshot {
 
 /// A packet that is told of, and where it came in.
 #[derive(Clone, Copy, Debug)]
-pub struct Told {
+pub struct Sighting {
     /// The port's number.
     pub port: u16,
     pub explained: Explained,

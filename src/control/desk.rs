@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::bus::agreement::{Agreement, Decision};
 use crate::bus::command::{Change, Command, Rules, Ticket};
-use crate::bus::report::Told;
+use crate::bus::report::Sighting;
 use crate::bus::{COMMANDS, ControlEnd};
 use conntrack::event::Event;
 
@@ -174,8 +174,14 @@ impl Workers {
         self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
     }
 
+    /// Those of [`Workers::events_lost`] that told of flows' ends.
+    pub(super) fn ends_lost(&self) -> u64 {
+        let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
+        self.0.iter().map(lost).sum()
+    }
+
     /// The oldest record of an INVALID or dropped packet that a worker keeps; it keeps it no longer.
-    pub(super) fn next_record(&self, worker: usize) -> Option<Told> {
+    pub(super) fn next_record(&self, worker: usize) -> Option<Sighting> {
         self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_record()
     }
 
@@ -186,7 +192,7 @@ impl Workers {
     }
 
     /// The next packet that a worker followed.
-    pub(super) fn next_followed(&self, worker: usize) -> Option<Told> {
+    pub(super) fn next_followed(&self, worker: usize) -> Option<Sighting> {
         self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
     }
 

@@ -23,7 +23,7 @@ use super::hub::json_line;
 use super::routes::{PARTS, lines, parameters, problem};
 use crate::bus::RECORDS;
 use crate::bus::command::{Command, Follow};
-use crate::bus::report::Told;
+use crate::bus::report::Sighting;
 use crate::explain::{Packet, PacketLine};
 use crate::filter::Filter;
 
@@ -117,7 +117,7 @@ fn take_records(state: &State) {
 }
 
 impl State {
-    fn packet_line(&self, worker: usize, told: &Told) -> PacketLine {
+    fn packet_line(&self, worker: usize, told: &Sighting) -> PacketLine {
         let port = self.appliance.info.ports.get(usize::from(told.port)).map(|port| port.name.clone());
         let boot_unix_ms = self.appliance.boot_unix_ms;
         let packet = Packet::new(&told.explained, worker as u32, port, self.classic, boot_unix_ms);
@@ -285,7 +285,7 @@ async fn read_followed(
             }
         }
         // A packet is handed over before it is tracked.
-        let handed_off = |told: &Told| matches!(told.explained.outcome.verdict, Verdict::HandOff(_));
+        let handed_off = |told: &Sighting| matches!(told.explained.outcome.verdict, Verdict::HandOff(_));
         fresh.sort_by_key(|(_, told)| (told.explained.at, !handed_off(told)));
         let mut text = Vec::new();
         for (worker, told) in &fresh {

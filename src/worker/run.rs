@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use conntrack::event::Events;
+use conntrack::event::{Events, Told};
 use conntrack::fragment;
 use conntrack::key::owner::WorkerId;
 use conntrack::policy::DropReason;
@@ -19,7 +19,7 @@ use super::handoff::{Errand, Links};
 use super::held::Held;
 use super::serve::{Desk, FLUSH_SLICE, Serve};
 use crate::bus::WorkerEnd;
-use crate::bus::report::{Told, WorkCounters};
+use crate::bus::report::{Sighting, WorkCounters};
 use crate::driver::dpdk::{Egress, Exit, Ingress, QueuePair, Scratch, frames_of};
 
 /// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
@@ -197,7 +197,7 @@ impl Worker {
         }
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
-        events.set_enabled(false);
+        events.set_told(Told::Nothing);
         tracker.keep_records();
         Self {
             inputs,
@@ -222,6 +222,12 @@ impl Worker {
             following: Following::default(),
             bus,
         }
+    }
+
+    /// The events that are sent from the first packet on, before control chooses.
+    pub fn telling(mut self, told: Told) -> Self {
+        self.events.set_told(told);
+        self
     }
 
     /// Turns until control says stop.
@@ -382,7 +388,7 @@ impl Worker {
         let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
         let frames = frames_of(&self.burst, &mut self.scratch, port_of);
         let (burst, bus) = (&self.burst, &self.bus);
-        let told = |explained: &Explained| Told {
+        let told = |explained: &Explained| Sighting {
             port: burst.get(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
             explained: *explained,
         };
@@ -403,7 +409,7 @@ impl Worker {
         for explained in self.tracker.records() {
             let frame = self.burst.get(usize::from(explained.place));
             let port = frame.map_or(0, |frame| source.port_of(frame)) as u16;
-            self.bus.record(Told { port, explained: *explained });
+            self.bus.record(Sighting { port, explained: *explained });
         }
         self.tracker.clear_records();
         self.bus.leave_unrecorded(self.tracker.untold());
