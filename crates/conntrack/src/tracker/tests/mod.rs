@@ -8,4 +8,5 @@ mod full;
 mod linux;
 mod records;
 mod timeouts;
+mod what_if;
 mod zones;
