@@ -1,14 +1,18 @@
 //! What control asks of a worker. A command travels to the worker, is filled in there and travels back as its own
 //! answer, so that the worker allocates and frees nothing.
 
-use conntrack::event::FlowView;
-use conntrack::policy::Policy;
-use conntrack::tick::{Tick, Ticks};
-use conntrack::track::settings::Settings;
-use conntrack::track::timeout::TimeoutKey;
-use conntrack::tracker::{Cursor, Edit, OnFull};
+use std::sync::Arc;
 
+use conntrack::event::{FlowView, Told};
+use conntrack::policy::Policy;
+use conntrack::tick::Tick;
+use conntrack::track::settings::Settings;
+use conntrack::track::timeout::Timeouts;
+use conntrack::tracker::{Cursor, Edit, Forecast, OnFull};
+
+use super::agreement::Agreement;
 use super::report::Snapshot;
+use crate::filter::Filter;
 
 /// A command and the number by which its sender knows it again.
 #[derive(Debug)]
@@ -26,16 +30,16 @@ pub enum Command {
     Flush(Flush),
     /// Delete or change flows, a slice between two bursts.
     Edit(Box<Edits>),
-    /// Change one timeout.
-    SetTimeout { key: TimeoutKey, value: Ticks },
-    /// Change every switch and timeout at once, between two bursts.
-    Settings(Box<Settings>),
-    /// Change every switch and the policy at once, between two bursts.
-    Configure(Box<Rules>),
+    /// Change every switch, every timeout and the policy at once, between two bursts, when all workers are to.
+    Configure(Box<Change>),
+    /// Say what other timeouts would do, a slice between two bursts.
+    WhatIf(Box<WhatIf>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
-    /// Start or stop sending events.
-    Listen(bool),
+    /// Choose the events that are sent from now on.
+    Listen(Told),
+    /// Follow these packets, or none any more; what was followed before comes back.
+    Follow(Option<Box<Follow>>),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
@@ -79,6 +83,14 @@ impl Edits {
     }
 }
 
+/// Packets to tell of as they pass.
+#[derive(Debug)]
+pub struct Follow {
+    pub filter: Filter,
+    /// No packet after this is told: an end that needs nobody to say so.
+    pub until: Tick,
+}
+
 /// A part of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flush {
@@ -100,8 +112,34 @@ impl Default for Flush {
     }
 }
 
+/// A part of a question about other timeouts.
+#[derive(Debug)]
+pub struct WhatIf {
+    pub timeouts: Timeouts,
+    /// Where to go on; `None` once the table's end was reached.
+    pub from: Option<Cursor>,
+    pub forecast: Forecast,
+}
+
+impl WhatIf {
+    /// A question that begins at the table's start.
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, from: Some(Cursor::default()), forecast: Forecast::default() }
+    }
+}
+
+/// One worker's part in a change that all workers make, or none.
+#[derive(Debug)]
+pub struct Change {
+    pub rules: Rules,
+    /// Shared by all of them.
+    pub agreement: Arc<Agreement>,
+    /// Which one this is.
+    pub worker: usize,
+}
+
 /// What decides about packets, swapped as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub settings: Settings,
     pub policy: Policy,

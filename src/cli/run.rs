@@ -4,22 +4,25 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::level_filters::LevelFilter;
 
 use super::{ConfigFile, Done, Failure};
 use crate::app;
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Config, DEFAULT_PATH, env};
 use crate::preflight::Status;
+use crate::privileges::User;
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH, env = env::CONFIG)]
     config: PathBuf,
     /// Only say whether the configuration can be used
     #[arg(long)]
     check: bool,
+    /// Become this user once the ports are open; only root can. The control socket is then this user's
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Words for EAL, behind those of the file
     #[arg(last = true, value_name = "EAL")]
     eal: Vec<String>,
@@ -31,8 +34,10 @@ impl Run {
         if self.check {
             return Ok(());
         }
-        log::init(LevelFilter::INFO);
-        app::run(&config, &self.eal).map_err(|error| Failure::Failed(error.to_string()))
+        log::init(config.log_level);
+        let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+        let user = self.user.as_deref().map(User::named).transpose().map_err(|error| failed(&error))?;
+        app::run(&config, &self.config, &self.eal, user.as_ref()).map_err(|error| failed(&error))
     }
 }
 

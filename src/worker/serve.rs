@@ -6,8 +6,10 @@ use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
+use super::follow::Following;
 use crate::bus::WorkerEnd;
-use crate::bus::command::{Command, Edits, Page, Ticket};
+use crate::bus::agreement::Decision;
+use crate::bus::command::{Command, Edits, Page, Rules, Ticket};
 use crate::bus::report::WorkCounters;
 
 /// Flows copied out in one turn: about 3 us of work, less than a burst.
@@ -31,6 +33,7 @@ pub(super) struct Desk<'a> {
     pub(super) events: &'a mut Events,
     pub(super) work: &'a WorkCounters,
     pub(super) expiry_lag: Ticks,
+    pub(super) following: &'a mut Following,
     /// Has this worker leave a port alone, or use it again; gives whether that could be done.
     pub(super) set_running: &'a mut dyn FnMut(usize, bool) -> bool,
 }
@@ -78,17 +81,23 @@ impl Serve {
                 flush.from.is_none()
             }
             Command::Edit(edits) => edit(edits, desk),
-            Command::SetTimeout { key, value } => {
-                desk.tracker.set_timeout(*key, *value);
+            Command::Configure(change) => {
+                // Until it is decided it stays in hand, however many turns that takes; control decides in time.
+                self.slices = 0;
+                match change.agreement.stand_by(change.worker) {
+                    Decision::Open => return false,
+                    Decision::Made => {
+                        let Rules { settings, policy, on_full } = change.rules;
+                        desk.tracker.configure(settings, policy, on_full);
+                    }
+                    Decision::Dropped => {}
+                }
                 true
             }
-            Command::Settings(settings) => {
-                desk.tracker.set_settings(**settings);
-                true
-            }
-            Command::Configure(rules) => {
-                desk.tracker.configure(rules.settings, rules.policy, rules.on_full);
-                true
+            Command::WhatIf(asked) => {
+                let Some(from) = asked.from else { return true };
+                asked.from = desk.tracker.what_if(desk.now, from, &asked.timeouts, &mut asked.forecast);
+                asked.from.is_none()
             }
             Command::Snapshot(snapshot) => {
                 snapshot.at = desk.now;
@@ -102,8 +111,12 @@ impl Serve {
                 snapshot.events_lost = bus.events_lost();
                 true
             }
-            Command::Listen(on) => {
-                desk.events.set_enabled(*on);
+            Command::Listen(told) => {
+                desk.events.set_told(*told);
+                true
+            }
+            Command::Follow(follow) => {
+                desk.following.set(follow);
                 true
             }
             Command::Port { port, running, done } => {
@@ -197,6 +210,7 @@ mod tests {
             let events = &mut Events::none();
             let expiry_lag = Ticks::default();
             let set_running = &mut |_, _| true;
+            let following = &mut Following::default();
             let desk = Desk {
                 now: Tick(2),
                 tracker,
@@ -204,6 +218,7 @@ mod tests {
                 events,
                 work: &work,
                 expiry_lag,
+                following,
                 set_running,
             };
             serve.turn(&worker, desk);
