@@ -309,7 +309,16 @@ fn max_entries<S>(at: &Spanned<S>, number: i64) -> Checked<u32> {
     }
 }
 
+/// RTE_MAX_ETHPORTS of DPDK as distributions build it.
+const MAX_PORTS: usize = 32;
+
 fn ports(file: &File, mode: Mode) -> Checked<Vec<Port>> {
+    if let Some(port) = file.port.get(MAX_PORTS) {
+        return problem(
+            port,
+            format!("there are more than {MAX_PORTS} ports, which is what DPDK has room for: remove some"),
+        );
+    }
     let mut ports = Vec::with_capacity(file.port.len());
     for port in &file.port {
         let file = port.get_ref();
@@ -690,7 +699,11 @@ fn core_list(text: &Spanned<String>) -> Checked<Vec<u16>> {
             None => core(part).map(|core| (core, core)),
         };
         match ends {
-            Some((first, last)) if first <= last => cores.extend(first..=last),
+            // More than there are numbers names one twice, and is told below.
+            Some((first, last)) if first <= last && cores.len() <= usize::from(MAX_CORE) => {
+                cores.extend(first..=last);
+            }
+            Some((first, last)) if first <= last => break,
             _ => {
                 return problem(
                     text,

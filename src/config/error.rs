@@ -18,8 +18,15 @@ struct Place {
     line: usize,
     column: usize,
     text: String,
+    indent: usize,
     width: usize,
 }
+
+/// Characters of a line that are shown at most.
+const SHOWN: usize = 160;
+
+/// Bytes of a sentence at most: what it repeats of the file may be long.
+const SENTENCE: usize = 600;
 
 /// A problem found in a text, before the text and its name are attached.
 #[derive(Clone, Debug)]
@@ -41,7 +48,7 @@ impl ConfigError {
 
     pub(super) fn at(text: &str, problem: Problem) -> Self {
         let place = problem.span.map(|span| Place::find(text, span));
-        Self { file: None, message: problem.message, place }
+        Self { file: None, message: shortened(problem.message), place }
     }
 
     pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
@@ -69,14 +76,14 @@ impl std::error::Error for ConfigError {}
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_deref().unwrap_or("configuration");
-        let Some(Place { line, column, text, width }) = &self.place else {
+        let Some(Place { line, column, text, indent, width }) = &self.place else {
             return write!(f, "{file}: {}", self.message);
         };
         let margin = line.to_string().len();
         writeln!(f, "{file}:{line}:{column}: {}", self.message)?;
         writeln!(f, "{:margin$} |", "")?;
         writeln!(f, "{line} | {text}")?;
-        write!(f, "{:margin$} | {:indent$}{}", "", "", "^".repeat(*width), indent = column - 1)
+        write!(f, "{:margin$} | {:indent$}{}", "", "", "^".repeat(*width), indent = indent)
     }
 }
 
@@ -92,14 +99,28 @@ impl Place {
         let column = text.get(line_start..start).unwrap_or("").chars().count() + 1;
         // A value over several lines is underlined on its first.
         let spanned = text.get(start..span.end.min(text.len())).unwrap_or("").lines().next().unwrap_or("");
+        // Of a line that no screen holds, what is around the place.
+        let skipped = if line_text.len() > SHOWN { column.saturating_sub(SHOWN / 2) } else { 0 };
+        let shown = line_text.chars().skip(skipped).take(SHOWN);
         Self {
             line: before.matches('\n').count() + 1,
             column,
-            // Tabs would move the underline away from what it points at.
-            text: line_text.replace('\t', " "),
-            width: spanned.chars().count().max(1),
+            // Tabs would move the underline away from what it points at, and a terminal takes orders from others.
+            text: shown.map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            indent: column - 1 - skipped,
+            width: spanned.chars().count().clamp(1, SHOWN - (column - 1 - skipped).min(SHOWN - 1)),
         }
     }
+}
+
+/// The sentence without what makes it longer than anybody reads, from its middle.
+fn shortened(message: String) -> String {
+    if message.len() <= SENTENCE {
+        return message;
+    }
+    let (head, tail) =
+        (message.floor_char_boundary(SENTENCE / 3), message.ceil_char_boundary(message.len() - SENTENCE / 3));
+    format!("{}...{}", &message[..head], &message[tail..])
 }
 
 /// serde's words turned into a sentence with the fix in it. Words that are not known here stay as they are.

@@ -160,6 +160,10 @@ pub fn parse_setting(name: &str, value: &str) -> Result<(TimeoutKey, Ticks), Nam
 
 /// The name nearest to what was typed, if any is near enough to be meant.
 pub(crate) fn closest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // No name is as long, and comparing takes the product of the lengths.
+    if typed.len() > 128 {
+        return None;
+    }
     names
         .into_iter()
         .filter(|name| !name.is_empty())

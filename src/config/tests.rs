@@ -438,3 +438,89 @@ fn a_huge_file_is_refused_unread() {
     std::fs::remove_file(&path).unwrap();
     assert!(error.contains("longer than 1 MiB"), "{error}");
 }
+
+#[test]
+fn hostile_files_are_refused_or_read_in_bounded_time_and_told_in_few_words() {
+    let fill = |unit: &dyn Fn(usize) -> String| {
+        let mut text = String::new();
+        let mut number = 0;
+        while text.len() < (MAX_FILE_BYTES as usize) - 200 {
+            text.push_str(&unit(number));
+            number += 1;
+        }
+        text
+    };
+    let million = MAX_FILE_BYTES as usize - 100;
+    let texts = [
+        ("arrays in arrays", format!("a = {}", "[".repeat(million))),
+        ("tables in tables", format!("a = {}", "{a=".repeat(million / 3))),
+        ("dots", format!("timeouts.{}a = 1", "a.".repeat(million / 2))),
+        ("a long unknown key", format!("{} = 1", "k".repeat(million))),
+        ("a long unknown timeout", format!("[timeouts]\n{} = 1", "k".repeat(million))),
+        ("a long word", format!("profile = \"{}\"", "w".repeat(million))),
+        ("a long duration", format!("[timeouts]\nicmp = \"{}\"", "1s ".repeat(million / 3))),
+        ("many unknown timeouts", fill(&|n| format!("timeouts.x{n} = 1\n"))),
+        (
+            "many ports",
+            fill(&|n| format!("[[port]]\nname=\"p{n}\"\ndevice=\"net_null{n}\"\nrole=\"inside\"\n")),
+        ),
+        (
+            "many zones",
+            format!(
+                "zones.by = \"port_vlan\"\n{TWO_PORTS}\n{}",
+                fill(&|n| {
+                    format!(
+                        "[[zone]]\nid={}\nport=\"lan\"\nvlan=\"{}.{}\"\n",
+                        5000 + n % 60_000,
+                        1 + n / 4000,
+                        1 + n % 4000
+                    )
+                })
+            ),
+        ),
+        ("many cores", format!("[eal]\ncores = \"{}0\"", "0-8191,".repeat(million / 7))),
+        ("many policies", fill(&|_| "[[policy]]\nstate=[\"new\"]\naction=\"drop\"\n".to_owned())),
+        ("many shares", format!("workers = 2\n[worker]\nshares = [{}]", "1,".repeat(million / 2))),
+    ];
+    for (what, text) in texts {
+        let begun = std::time::Instant::now();
+        let read = Config::parse(&text);
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{what}: {took:?}");
+        assert_eq!(read.is_ok(), what == "many zones", "{what}");
+        let said = read.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.len() < 2_000, "{what}: {} bytes", said.len());
+    }
+}
+
+#[test]
+fn every_wrong_type_is_told_in_its_line_with_what_belongs_there() {
+    let mut wrong = Vec::new();
+    for (text, says) in [
+        ("profile = 1", "takes a word"),
+        ("workers = true", "or \"auto\""),
+        ("workers = 1.5", "whole number or a text"),
+        ("[tcp]\npickup = true", "takes a word"),
+        ("[tcp]\nassured_late = \"yes\"", "write a boolean"),
+        ("[timeouts]\nicmp = true", "not a duration"),
+        ("[timeouts]\nicmp = [1]", "whole number or a text"),
+        ("[table]\nmax_entries = 1.5", "write"),
+        ("[worker]\nshares = 3", "write"),
+        ("[[policy]]\nstate = \"new\"\naction = \"drop\"", "write"),
+        ("policy = 3", "write"),
+        ("[eal]\nraw = \"--x\"", "write"),
+        ("[control]\nsocket = 3", "write"),
+        ("[log]\nlevel = \"loud\"", "use `off`, `error`"),
+        ("[log]\nlevel = \"inf\"", "did you mean `info`?"),
+        ("[log]\nlevle = \"info\"", "did you mean `level`?"),
+        ("[tcp", ""),
+        ("tcp.pickup = \"any\"\ntcp.pickup = \"ack\"", "duplicate"),
+    ] {
+        let error = Config::parse(&format!("{text}\n{TWO_PORTS}")).unwrap_err();
+        let placed = error.place().is_some() && error.to_string().contains('^');
+        if !placed || !error.to_string().contains(says) {
+            wrong.push(format!("{text}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

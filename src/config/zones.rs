@@ -1,7 +1,7 @@
 //! `[zones]` and `[[zone]]`: which frames are in which zone, and how many flows each may hold.
 //! Owns the rule that no two VLANs and no two pairs of ports share a zone unless the file says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use conntrack::wire::Tags;
 use conntrack::zone::{By, LEARNED_FIRST, Place, Rules};
@@ -49,18 +49,15 @@ impl Config {
     /// What the trackers are told of zones.
     pub fn zone_rules(&self) -> Rules {
         let Zones { by, limit, listed } = &self.zones;
+        let port_zones: Vec<u16> = (0..self.ports.len()).map(|port| self.port_zone(port)).collect();
         Rules {
             by: *by,
             listed: listed
                 .iter()
                 .filter(|zone| zone.tags != Tags::NONE)
-                .map(|zone| (place(*by, listed, &self.ports, zone), zone.id))
+                .map(|zone| (place(&port_zones, zone), zone.id))
                 .collect(),
-            reserved: listed
-                .iter()
-                .map(|zone| zone.id)
-                .chain((0..self.ports.len()).map(|port| self.port_zone(port)))
-                .collect(),
+            reserved: listed.iter().map(|zone| zone.id).chain(port_zones.iter().copied()).collect(),
             default_limit: *limit,
             inner: self.tunnel_inner,
         }
@@ -97,14 +94,31 @@ fn automatic(by: By, pair: usize) -> u16 {
     }
 }
 
-fn place(by: By, listed: &[Zone], ports: &[Port], zone: &Zone) -> Place {
-    let port_zone = zone.port.map_or(0, |port| port_zone(by, listed, ports, port));
-    Place { port_zone, tags: zone.tags }
+/// Where the zone's frames are, with the zone of each port.
+fn place(port_zones: &[u16], zone: &Zone) -> Place {
+    Place {
+        port_zone: zone.port.and_then(|port| port_zones.get(port).copied()).unwrap_or(0),
+        tags: zone.tags,
+    }
 }
 
 pub(super) fn check(file: &File, by: By, ports: &[Port]) -> Checked<Zones> {
     let limit = file.zones.limit.as_ref().map(limit).transpose()?.unwrap_or(0);
     let listed = file.zone.iter().map(|zone| read(zone, by, ports)).collect::<Checked<Vec<Zone>>>()?;
+    // Worked out once: a file may list as many zones as fit into it.
+    let port_zones: Vec<u16> = (0..ports.len()).map(|port| port_zone(by, &listed, ports, port)).collect();
+    let known = Known {
+        places: listed
+            .iter()
+            .filter(|zone| zone.tags != Tags::NONE)
+            .map(|zone| place(&port_zones, zone))
+            .collect(),
+        pairs: listed
+            .iter()
+            .filter(|zone| zone.tags == Tags::NONE)
+            .filter_map(|zone| zone.port.map(|port| pair_of(ports, port)))
+            .collect(),
+    };
     let mut limits: HashMap<u16, u32> = HashMap::new();
     let mut places: HashMap<(Option<usize>, Place), u16> = HashMap::new();
     for (zone, at) in listed.iter().zip(&file.zone) {
@@ -118,7 +132,7 @@ pub(super) fn check(file: &File, by: By, ports: &[Port]) -> Checked<Zones> {
         }
         // Untagged frames are told apart by their pair, tagged ones by their pair's zone.
         let pair = zone.port.filter(|_| zone.tags == Tags::NONE).map(|port| pair_of(ports, port));
-        let place = place(by, &listed, ports, zone);
+        let place = place(&port_zones, zone);
         let key = if pair.is_some() { (pair, Place::default()) } else { (None, place) };
         if places.insert(key, zone.id).is_some() {
             return problem(at, "these frames have a zone already, in a [[zone]] above: keep one of them");
@@ -126,21 +140,26 @@ pub(super) fn check(file: &File, by: By, ports: &[Port]) -> Checked<Zones> {
     }
     for (zone, at) in listed.iter().zip(&file.zone) {
         if zone.places() {
-            unshared(zone, at, by, &listed, ports)?;
+            unshared(zone, at, by, &known, ports)?;
         }
     }
     Ok(Zones { by, limit, listed })
 }
 
+/// What the file says of zones, for quick answers.
+struct Known {
+    /// Of tagged frames.
+    places: HashSet<Place>,
+    /// Pairs of ports whose untagged frames have a zone.
+    pairs: HashSet<usize>,
+}
+
 /// A number that others have by themselves may only be given away if those others are listed as well.
-fn unshared(zone: &Zone, at: &Spanned<ZoneFile>, by: By, listed: &[Zone], ports: &[Port]) -> Checked<()> {
+fn unshared(zone: &Zone, at: &Spanned<ZoneFile>, by: By, known: &Known, ports: &[Port]) -> Checked<()> {
     let id = &at.get_ref().id;
     let own_number = Place { port_zone: 0, tags: Tags::new([zone.id, 0]) };
     let vlans = matches!(by, By::Vlan | By::PortVlan) && (1..LEARNED_FIRST).contains(&zone.id);
-    let is_listed = |place: Place| {
-        listed.iter().any(|other| other.tags != Tags::NONE && self::place(by, listed, ports, other) == place)
-    };
-    if vlans && !is_listed(own_number) {
+    if vlans && !known.places.contains(&own_number) {
         return problem(
             id,
             format!(
@@ -153,9 +172,7 @@ fn unshared(zone: &Zone, at: &Spanned<ZoneFile>, by: By, listed: &[Zone], ports:
     let pair = zone.port.map(|port| pair_of(ports, port));
     for (other, port) in ports.iter().enumerate() {
         let its_own = Some(pair_of(ports, other)) == pair && zone.tags == Tags::NONE;
-        let given = listed.iter().any(|zone| {
-            zone.tags == Tags::NONE && zone.port.is_some_and(|p| pair_of(ports, p) == pair_of(ports, other))
-        });
+        let given = known.pairs.contains(&pair_of(ports, other));
         // Zone 0 is where untagged frames are by themselves: to name it for a VLAN is to say that it is the native one.
         let native = zone.id == 0 && zone.tags != Tags::NONE;
         if matches!(by, By::Port | By::PortVlan)

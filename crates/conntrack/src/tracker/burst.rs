@@ -438,7 +438,7 @@ impl Core {
     /// change. False, and nothing is changed, if it is not such a packet.
     #[inline(always)]
     fn on_settled(&mut self, now: Tick, work: &Work<'_>, outcome: &mut Outcome) -> bool {
-        let Flows { table, cold, pauses, accounting, .. } = &mut self.flows;
+        let Flows { table, cold, accounting, .. } = &mut self.flows;
         let Some(entry) = table.entry_of(work.flow, work.key.key()) else { return false };
         if until(entry.head.deadline, now.low()) <= 0 {
             return false;
@@ -455,7 +455,7 @@ impl Core {
             _ => None,
         };
         let Some((key, span)) = step else { return false };
-        pauses.heard(now, work.flow, entry);
+        let before = entry.head;
         entry.head.deadline = now.low().wrapping_add(span);
         entry.head.timeout_key = key as u8;
         if *accounting {
@@ -464,6 +464,7 @@ impl Core {
         if until(entry.head.deadline, entry.armed) < 0 {
             self.flows.settle(now, work.flow);
         }
+        self.flows.heard(now, work.flow, before);
         *outcome = *self.settled.of(work.role, work.lane, direction);
         if let Verdict::Drop(reason) = outcome.verdict {
             self.counters.dropped[reason.index()] += 1;

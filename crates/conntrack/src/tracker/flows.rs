@@ -154,6 +154,20 @@ impl Flows {
         }
     }
 
+    /// A packet came to this flow, which had this head before it.
+    #[inline(always)]
+    pub(super) fn heard(&mut self, now: Tick, flow: FlowIndex, before: Head) {
+        if self.pauses.ends(now, before) {
+            self.note_pause(now, flow, before);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_pause(&mut self, now: Tick, flow: FlowIndex, before: Head) {
+        self.pauses.note(now, flow, self.table.entry(flow), before);
+    }
+
     /// Counts one packet of `bytes` bytes.
     #[inline(always)]
     pub(super) fn count(&mut self, flow: FlowIndex, direction: Direction, bytes: u32) {

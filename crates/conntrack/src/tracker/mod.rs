@@ -638,8 +638,8 @@ impl Core {
         events: &mut Events,
         outcome: &mut Outcome,
     ) {
+        self.flows.heard(now, flow, self.flows.table.entry(flow).head);
         let entry = self.flows.table.entry_mut(flow);
-        self.flows.pauses.heard(now, flow, entry);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
         let before = Flows::before(entry);

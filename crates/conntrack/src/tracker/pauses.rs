@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::table::FlowIndex;
-use crate::table::entry::{Entry, TIMEOUT_EDITED};
+use crate::table::entry::{Entry, Head, TIMEOUT_EDITED};
 use crate::table::memory::{Memory, Region, Zeroed, bytes_of};
 use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::track::tcp::TcpState;
@@ -67,11 +67,11 @@ const _: () = assert!(TimeoutKey::ALL.len() <= SPANS);
 pub(super) struct Kind(u8);
 
 impl Kind {
-    pub(super) fn of(entry: &Entry, key: TimeoutKey) -> Self {
-        let state = entry.head.state & 0xf;
+    pub(super) fn of(l4: u8, head: Head, key: TimeoutKey) -> Self {
+        let state = head.state & 0xf;
         match key {
-            TimeoutKey::TcpUnacknowledged if entry.key.proto == proto::TCP => Self(UNACKNOWLEDGED + state),
-            TimeoutKey::TcpMaxRetrans if entry.key.proto == proto::TCP => Self(MAX_RETRANS + state),
+            TimeoutKey::TcpUnacknowledged if l4 == proto::TCP => Self(UNACKNOWLEDGED + state),
+            TimeoutKey::TcpMaxRetrans if l4 == proto::TCP => Self(MAX_RETRANS + state),
             _ => Self(key as u8),
         }
     }
@@ -173,20 +173,17 @@ impl Pauses {
         }
     }
 
-    /// A packet came to this flow, whose deadline is still the one before it.
+    /// Whether a packet comes after a pause that is kept, to a flow with this head before it.
     #[inline(always)]
-    pub(super) fn heard(&mut self, now: Tick, flow: FlowIndex, entry: &Entry) {
-        let span = self.spans[usize::from(entry.head.timeout_key) % SPANS];
+    pub(super) fn ends(&self, now: Tick, head: Head) -> bool {
+        let span = self.spans[usize::from(head.timeout_key) % SPANS];
         // A deadline that lies beyond the timeout makes this a large number, which is looked at as well.
-        if now.low().wrapping_add(span).wrapping_sub(entry.head.deadline) >= PER_SECOND {
-            self.note(now, flow, entry);
-        }
+        now.low().wrapping_add(span).wrapping_sub(head.deadline) >= PER_SECOND
     }
 
-    #[cold]
-    #[inline(never)]
-    fn note(&mut self, now: Tick, flow: FlowIndex, entry: &Entry) {
-        let Some((key, silent)) = self.silence(now, entry) else { return };
+    /// Keeps the pause that a packet has ended. `head` is the flow's as it was.
+    pub(super) fn note(&mut self, now: Tick, flow: FlowIndex, entry: &Entry, head: Head) {
+        let Some((key, silent)) = self.silence(now, head) else { return };
         let length = length_of(silent);
         let Some(line) = self.longest.get_mut(flow.0 as usize) else { return };
         if length == 0 {
@@ -195,7 +192,7 @@ impl Pauses {
         if line.created != entry.created {
             *line = Longest { created: entry.created, ..Longest::default() };
         }
-        let kind = Kind::of(entry, key).0;
+        let kind = Kind::of(entry.key.proto, head, key).0;
         let known = line.by_kind.iter().position(|&(of, length)| of == kind || length == 0);
         let place = known.unwrap_or_else(|| {
             // The shortest makes room; it stays counted.
@@ -215,8 +212,7 @@ impl Pauses {
 
     /// How long the flow has been silent, in ticks, and on which timeout: since that last changed at most. `None` where an
     /// operator has moved the deadline.
-    pub(super) fn silence(&self, now: Tick, entry: &Entry) -> Option<(TimeoutKey, u32)> {
-        let head = entry.head;
+    pub(super) fn silence(&self, now: Tick, head: Head) -> Option<(TimeoutKey, u32)> {
         if head.timeout_key & TIMEOUT_EDITED != 0 {
             return None;
         }

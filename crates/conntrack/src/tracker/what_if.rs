@@ -94,9 +94,9 @@ impl Tracker {
             let Some(&key) = TimeoutKey::ALL.get(usize::from(entry.head.timeout())) else { continue };
             let row = &mut forecast.rows[key as usize];
             row.flows += 1;
-            let kind = Kind::of(entry, key);
+            let kind = Kind::of(entry.key.proto, entry.head, key);
             let shorter = kind.span(timeouts) < kind.span(present);
-            let silent = flows.pauses.silence(now, entry).map_or(0, |(_, silent)| silent);
+            let silent = flows.pauses.silence(now, entry.head).map_or(0, |(_, silent)| silent);
             row.would_go += u64::from(shorter && silent >= kind.span(timeouts).0);
         }
         (end < flows.table.used_slots()).then_some(Cursor(end))
