@@ -287,6 +287,8 @@ fn metrics_are_on_loopback() {
         "conntrack_untracked_frames_total{kind=\"mpls\"} 0",
         "conntrack_dropped_packets_total{reason=\"zone_limit\"} 0",
         "conntrack_events_dropped_total{sink=\"stream\"} 0",
+        "conntrack_events_dropped_total{sink=\"eve\"} 0",
+        "conntrack_export_records_total{sink=\"ipfix\"} 0",
     ] {
         assert!(page.contains(series), "{series} is missing in {page}");
     }
