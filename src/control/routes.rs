@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::api::{self, Routes};
 use super::desk::NoAnswer;
 use super::hub::{Line, json_line};
+use super::ports::PortError;
 use super::reload::Refused;
 use super::schema::{
     EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, Reload, Reloaded, SetLimit,
@@ -285,7 +286,8 @@ async fn ports(
 }
 
 /// Stops or starts a port.
-#[utoipa::path(put, path = "/v1/ports", request_body = SetPort, responses((status = 200, body = PortRow)))]
+#[utoipa::path(put, path = "/v1/ports", request_body = SetPort,
+    responses((status = 200, body = PortRow), (status = 409, description = "the device does not do that", body = Problem)))]
 async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetPort = match body(request).await {
         Ok(asked) => asked,
@@ -303,7 +305,9 @@ async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Respon
         tokio::spawn(async move { whole.appliance.ports.set_running(&whole.workers, port, running).await });
     match change.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return problem(StatusCode::SERVICE_UNAVAILABLE, error),
+        Ok(Err(PortError::NoAnswer(error))) => return error.into_response(),
+        // What the device does not do will not be done the next time either.
+        Ok(Err(error)) => return problem(StatusCode::CONFLICT, error),
         Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
     tracing::info!(port = asked.name, running = asked.running, "port changed");

@@ -450,7 +450,7 @@ pub struct SetLimit {
 pub struct Change {
     /// As `conntrack -U -m`: `9`, or `0x10/0xf0`, which clears the mask's bits and XORs the value in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10})(/(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}))?$")]
     pub mark: Option<MaskedMark>,
     /// The time left, such as `90s`, until the flow's next packet sets it anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]

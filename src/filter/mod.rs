@@ -18,67 +18,79 @@ pub use value::{Family, Kinds, MaskedMark, Net, Proto, State, Status, ValueError
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^ipv[46]$")]
     pub family: Option<Family>,
     /// A name such as `tcp`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([a-zA-Z]{3,7}|icmpv6|[0-9]{1,3})$")]
     pub proto: Option<Proto>,
     /// The original direction's source: an address, or a network such as `10.0.0.0/8`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9a-fA-F:.]+)?$")]
     pub src: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9a-fA-F:.]+)?$")]
     pub dst: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9a-fA-F:.]+)?$")]
     pub reply_src: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9a-fA-F:.]+)?$")]
     pub reply_dst: Option<Net>,
     /// Ports of TCP, UDP, UDP-Lite and SCTP in the original direction.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub sport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub dport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub reply_sport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub reply_dport: Option<u16>,
     /// ICMP and ICMPv6 queries, in the original direction.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 255)]
     pub icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 255)]
     pub icmp_code: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub icmp_id: Option<u16>,
     /// GRE keys.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub srckey: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub dstkey: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub reply_srckey: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub reply_dstkey: Option<u16>,
     /// A state of TCP or SCTP, in the words of either profile.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[a-zA-Z0-9_]+$")]
     pub state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(maximum = 65535)]
     pub zone: Option<u16>,
     /// `5`, or `0x10/0xf0`: the mark's bits under the mask.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10})(/(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}))?$")]
     pub mark: Option<MaskedMark>,
     /// `ASSURED`, `SEEN_REPLY`, `UNREPLIED`, with commas between.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[a-zA-Z_]+(,[a-zA-Z_]+)*$")]
     pub status: Option<Status>,
     /// Of events: `NEW`, `UPDATES`, `DESTROY`, with commas between. Means nothing elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[a-zA-Z]+(,[a-zA-Z]+)*$")]
     pub events: Option<Kinds>,
 }
 

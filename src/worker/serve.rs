@@ -2,7 +2,7 @@
 //! What takes long (a listing, a flush) is cut into slices, so that no packet waits for more than one of them.
 
 use conntrack::event::{Events, FlowView};
-use conntrack::tick::{Tick, Ticks};
+use conntrack::tick::{PER_SECOND, Tick, Ticks};
 use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
@@ -25,6 +25,13 @@ const EDIT_SLICE: usize = 32;
 /// stuck, and a table may have 100 million slots. A full page takes half as many.
 const SLICES: u32 = 256;
 
+/// Packets for each slice of a listing, while packets come turn after turn: a slice costs as much as some 40 of them, so
+/// that a listing takes one part in a hundred of a busy worker, however fast its reader is.
+const PACKETS_PER_LISTED: u64 = 4096;
+
+/// After so long a part of a listing goes back, however little is in it: see [`SLICES`].
+const PART_TIME: Ticks = Ticks(PER_SECOND / 5);
+
 /// What a command may look at and change.
 pub(super) struct Desk<'a> {
     pub(super) now: Tick,
@@ -44,13 +51,18 @@ pub(super) struct Serve {
     in_hand: Option<Ticket>,
     /// Done of it.
     slices: u32,
+    since: Tick,
     slice: Vec<FlowView>,
+    /// Packets that had come at the last slice of a listing, and at the last turn with a listing in hand.
+    listed_at: u64,
+    looked_at: u64,
 }
 
 impl Serve {
     /// Nothing in hand; the room for slices is taken here.
     pub(super) fn new() -> Self {
-        Self { in_hand: None, slices: 0, slice: Vec::with_capacity(PAGE_SLICE) }
+        let slice = Vec::with_capacity(PAGE_SLICE);
+        Self { in_hand: None, slices: 0, since: Tick(0), slice, listed_at: 0, looked_at: 0 }
     }
 
     /// Does one slice. Gives whether there was anything to do.
@@ -58,8 +70,20 @@ impl Serve {
         if self.in_hand.is_none() {
             self.in_hand = bus.next_command();
             self.slices = 0;
+            self.since = desk.now;
         }
         let Some(mut ticket) = self.in_hand.take() else { return false };
+        if matches!(ticket.command, Command::Page(_)) {
+            let late = desk.now >= self.since.after(PART_TIME);
+            if late && self.slices > 0 {
+                bus.answer(ticket);
+                return true;
+            }
+            if !self.may_list(desk.work) && !late {
+                self.in_hand = Some(ticket);
+                return false;
+            }
+        }
         self.slices += 1;
         if self.slice_of(&mut ticket.command, bus, desk) || self.slices >= SLICES {
             bus.answer(ticket);
@@ -128,6 +152,18 @@ impl Serve {
                 true
             }
         }
+    }
+
+    /// Whether packets leave time for a slice of a listing: none came since the last turn, or enough since the last slice.
+    fn may_list(&mut self, work: &WorkCounters) -> bool {
+        let packets = work.rx_packets + work.handed_in;
+        let quiet = packets == self.looked_at;
+        self.looked_at = packets;
+        let may = quiet || packets - self.listed_at >= PACKETS_PER_LISTED;
+        if may {
+            self.listed_at = packets;
+        }
+        may
     }
 
     fn page(&mut self, page: &mut Page, desk: &Desk<'_>) -> bool {
@@ -245,6 +281,43 @@ mod tests {
         let page = Command::Page(Box::new(Page::with_capacity(PAGE_SLICE)));
         let (Command::Page(page), _) = ask(&mut serve, &mut tracker, page) else { panic!("no page") };
         assert_eq!((page.flows.len(), page.from), (0, None::<Cursor>));
+    }
+
+    #[test]
+    fn a_listing_waits_for_packets_to_be_served_and_comes_back_in_time_all_the_same() {
+        let (mut serve, mut tracker) = (Serve::new(), full());
+        let (control, worker) = bus::pair();
+        let mut clock = Clock::new(Reading { tsc: 0, boot_ns: 0 }, 1);
+        let mut work = WorkCounters::default();
+        let page = || Command::Page(Box::new(Page::with_capacity(1024)));
+        // Turns until the page is back, each with so many packets before it and so many ticks after the last.
+        let mut ask = |packets: u64, ticks: u64| {
+            control.send(Ticket { number: 1, command: page() }).unwrap();
+            for turn in 1_u64.. {
+                work.rx_packets += packets;
+                let now = Tick(1000 + turn * ticks);
+                let (events, expiry_lag) = (&mut Events::none(), Ticks::default());
+                let (tracker, clock, work) = (&mut tracker, &mut clock, &work);
+                let set_running = &mut |_, _| true;
+                let desk = Desk { now, tracker, clock, events, work, expiry_lag, set_running };
+                serve.turn(&worker, desk);
+                if let Some(Ticket { command: Command::Page(page), .. }) = control.next_answer() {
+                    return (turn, page.flows.len());
+                }
+            }
+            unreachable!("turns end with an answer")
+        };
+        let slices = 1024 / PAGE_SLICE as u64;
+        let (turns, flows) = ask(0, 0);
+        assert_eq!((turns, flows), (slices, 1024), "nothing else is to be done");
+        let (turns, flows) = ask(64, 0);
+        let between = PACKETS_PER_LISTED / 64;
+        assert!(turns >= (slices - 1) * between && flows == 1024, "{turns} turns with a burst each");
+        let (turns, flows) = ask(1, 1);
+        assert!(
+            turns <= u64::from(PART_TIME.0) + 2 && (PAGE_SLICE..1024).contains(&flows),
+            "{turns} slow turns: {flows}"
+        );
     }
 
     #[test]
