@@ -5,6 +5,7 @@ mod desk;
 mod flows;
 mod hub;
 mod overview;
+mod page;
 mod ports;
 mod routes;
 pub mod schema;
