@@ -138,12 +138,13 @@ function add(now) {
 // ---- charts ----
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 let range = 300;
 
 class Chart {
   /** `label` gives a series' name in this chart, or nothing for series that are not in it. */
-  constructor(id, label, format, max) {
-    Object.assign(this, { place: $(id), label, format, max, hidden: new Set(), order: [], plot: null, names: [] });
+  constructor(id, label, format, { max, always = [] } = {}) {
+    Object.assign(this, { place: $(id), label, format, max, always, hidden: new Set(), order: [], plot: null, names: [] });
     this.keys = document.createElement("ul");
     this.keys.className = "keys";
     this.place.after(this.keys);
@@ -161,7 +162,7 @@ class Chart {
       if (this.label(name) === undefined) continue;
       let sum = 0;
       for (let at = first; at < values.length; at++) sum += values[at];
-      if (sum > 0) sums.push([name, sum]);
+      if (sum > 0 || this.always.includes(name)) sums.push([name, sum]);
     }
     const names = sums.sort((a, b) => b[1] - a[1]).slice(0, LINES).map(([name]) => name);
     for (const name of names) if (!this.order.includes(name)) this.order.push(name);
@@ -174,9 +175,11 @@ class Chart {
     const first = Math.max(0, past.times.findIndex((time) => time >= end - range));
     const names = this.chosen(first);
     if (!this.plot || names.join("\n") !== this.names.join("\n")) this.build(names);
+    // Of an appliance that has just begun, no empty quarter of an hour is shown.
+    const begin = Math.max(end - range, Math.min(past.times[first], end - 60));
     const data = [past.times.slice(first), ...names.map((name) => past.series.get(name).slice(first))];
     this.plot.setData(data, false);
-    this.plot.setScale("x", { min: end - range, max: end });
+    this.plot.setScale("x", { min: begin, max: end });
     this.tell();
   }
 
@@ -186,7 +189,7 @@ class Chart {
     const line = (name) => ({
       stroke: colour(this.tint(name)), width: 1.5, show: !this.hidden.has(name), points: { show: false },
     });
-    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    const axis = { values: (_, times) => times.map((time) => clock.format(time * 1000)), stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, space: 64, font: "12px system-ui" };
     this.plot = new uPlot({
       ...this.size(),
       series: [{}, ...names.map(line)],
@@ -241,9 +244,9 @@ const turnover = { opened: "new", closed: "closed" };
 const reason = /^(dropped|invalid|malformed|lost)\.(.*)$/;
 const charts = [
   new Chart("states", after("states."), si),
-  new Chart("turnover", (name) => turnover[name], si),
+  new Chart("turnover", (name) => turnover[name], si, { always: Object.keys(turnover) }),
   new Chart("drops", (name) => name.match(reason)?.slice(1).join(" "), si),
-  new Chart("busy", (name) => name.match(/^workers\.(\d+)\.busy$/)?.[1].replace(/^/, "worker "), percent, 1),
+  new Chart("busy", (name) => name.match(/^workers\.(\d+)\.busy$/)?.[1].replace(/^/, "worker "), percent, { max: 1 }),
   new Chart("bits", (name) => name.match(/^ports\.(.*_bits)$/)?.[1].replace(/\.rx_bits$/, " in").replace(/\.tx_bits$/, " out"), si),
 ];
 
@@ -377,7 +380,7 @@ async function timeouts() {
 function explain() {
   const row = rows.find((row) => row.name === $("timeout-name").value);
   if (!row) return;
-  set($("timeout-explain"), `${row.explain}. Now ${span(row.seconds)}.`);
+  set($("timeout-explain"), `${row.explain} Now ${span(row.seconds)}.`);
   $("timeout-value").placeholder = span(row.seconds).replaceAll(" ", "");
 }
 

@@ -24,7 +24,7 @@ use super::schema::{
     EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, SetLimit, SetPort, SetSysctls,
     SetTimeout, Stats, TimeoutRow,
 };
-use super::{State, flows, overview};
+use super::{State, flows, overview, page};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::{Difference, differences};
 use crate::config::{Config, TrackingOptions, names, sysctl};
@@ -71,7 +71,7 @@ pub(super) fn operators(state: Arc<State>) -> Router {
 
 /// What anybody who reaches the TCP port may ask.
 pub(super) fn metrics_only(state: Arc<State>) -> Router {
-    Router::new().route("/metrics", get(metrics)).fallback(nothing_here).with_state(state)
+    page::pages().route("/metrics", get(metrics)).fallback(nothing_here).with_state(state)
 }
 
 async fn nothing_here() -> Response {

@@ -93,9 +93,9 @@ try {
   // The keyboard reaches what a pointer does.
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "To the numbers");
-  await page.getByRole("radio", { name: "5 min" }).focus();
+  await page.getByRole("radio", { name: "5 min", exact: true }).focus();
   await page.keyboard.press("ArrowLeft");
-  assert.ok(await page.getByRole("radio", { name: "1 min" }).isChecked());
+  assert.ok(await page.getByRole("radio", { name: "1 min", exact: true }).isChecked());
   const key = page.locator("#turnover + .keys button", { hasText: "closed" });
   await key.focus();
   await page.keyboard.press("Enter");
