@@ -71,7 +71,7 @@ try {
   said("live");
 
   // Tiles.
-  await page.waitForFunction(() => Number(document.querySelector("#entries").textContent) > 5);
+  await page.waitForFunction(() => document.querySelector("#entries").textContent.replace(/\D/g, "") > 5);
   await moves("#entries", "the number of connections");
   await page.locator("#reasons", { hasText: "policy_new" }).waitFor();
   await page.locator("#reasons tr", { hasText: "INVALID" }).first().waitFor();
@@ -119,7 +119,7 @@ try {
   if (token) {
     await page.getByRole("button", { name: "Apply" }).click();
     await page.locator("#answer.bad", { hasText: "token" }).waitFor();
-    await page.getByLabel("Token").fill(token);
+    await page.getByLabel("Token, kept").fill(token);
   }
   await picture("what-if");
   const expected = complaints.length;
