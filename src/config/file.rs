@@ -45,6 +45,8 @@ pub(super) struct File {
     pub(super) expiry: ExpiryFile,
     #[serde(default)]
     pub(super) control: ControlFile,
+    #[serde(default)]
+    pub(super) log: LogFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +158,12 @@ pub(super) struct ControlFile {
     pub(super) http: Option<Spanned<String>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogFile {
+    pub(super) level: Option<LevelWord>,
+}
+
 macro_rules! words {
     ($($name:ident { $($word:ident),* })*) => {
         $(#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -175,6 +183,7 @@ words! {
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
     ByWord { None, Port, Vlan, PortVlan }
+    LevelWord { Off, Error, Warn, Info, Debug, Trace }
 }
 
 /// A word with dashes, as the hash is called elsewhere.

@@ -153,6 +153,9 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("socket = {}", quoted(&config.control.socket.display().to_string())));
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
+
+    line("\n[log]".to_owned());
+    line(format!("level = {}", quoted(&config.log_level.to_string())));
     out
 }
 

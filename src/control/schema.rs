@@ -13,6 +13,7 @@ use conntrack::track::timeout::TimeoutKey;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::diff::Difference;
 use crate::filter::MaskedMark;
 use crate::format::proto_name;
 
@@ -126,6 +127,35 @@ pub enum EventLine {
     Lost { count: u64 },
 }
 
+/// What became of the configuration file when it was last read: at the start, by SIGHUP or by request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastReload {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Whether it was taken over.
+    pub success: bool,
+    /// When one was last taken over.
+    pub success_unix_ms: u64,
+    /// Files that were taken over and refused since the start, the first one included.
+    pub taken: u64,
+    pub refused: u64,
+    /// Why the last one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The body of `POST /v1/config/reload`: an empty object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {}
+
+/// The answer to `POST /v1/config/reload`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Every key whose value is another one now.
+    pub changed: Vec<Difference>,
+}
+
 /// `GET /v1/info`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
@@ -144,6 +174,8 @@ pub struct Info {
     pub table_max_entries: u64,
     pub table_on_full: String,
     pub ports: Vec<PortInfo>,
+    #[serde(default)]
+    pub last_reload: LastReload,
 }
 
 /// One port of [`Info`].
@@ -196,6 +228,9 @@ pub struct WorkerStats {
     pub tx_packets: u64,
     /// Frames given to the worker that owns their flow; over `rx_packets`: the share that came to the wrong one.
     pub handed_off: u64,
+    /// Fragments that were handed in, put together here, and given on to the worker that owns their flow.
+    #[serde(default)]
+    pub handed_on: u64,
     /// Frames given to a worker that has a queue where they leave.
     pub sent_through: u64,
     /// Frames that other workers gave to this one, to track or to send.
@@ -229,6 +264,9 @@ pub struct WorkerStats {
     /// New flows that passed without an entry because the table was full.
     pub full_untracked: u64,
     pub fragments_held: u64,
+    /// Fragments of datagrams that another worker had found whole, taken in once more by the owner of their flow.
+    #[serde(default)]
+    pub fragments_again: u64,
     pub datagrams_completed: u64,
     pub datagrams_timed_out: u64,
     pub datagrams_evicted: u64,
