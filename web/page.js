@@ -12,7 +12,8 @@ const LINES = 8;
 const ROWS = 30;
 const TIMEOUTS_EVERY = 15;
 
-// Given by the reader, and gone with the page.
+// Given by the reader for changes, and gone with the page. Where it is wanted for looking too, the browser asks for it by
+// itself before it shows the page.
 let token = "";
 
 // ---- asking ----
@@ -24,9 +25,8 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, options = {}, bearer = token) {
-  const headers = { ...options.headers, ...(bearer && { Authorization: `Bearer ${bearer}` }) };
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { ...options, cache: "no-store" });
   if (answer.ok) return answer;
   const body = await answer.text();
   let message = body;
@@ -40,7 +40,7 @@ async function ask(path, options = {}, bearer = token) {
 
 const json = async (path) => (await ask(path)).json();
 
-/** Every overview of the stream, until it breaks off. EventSource could not send the token. */
+/** Every overview of the stream, until it breaks off. EventSource would not notice one that is silent. */
 async function follow(told) {
   const giveUp = new AbortController();
   let watch = setTimeout(() => giveUp.abort(), SILENT_MS);
@@ -189,7 +189,7 @@ class Chart {
     const line = (name) => ({
       stroke: colour(this.tint(name)), width: 1.5, show: !this.hidden.has(name), points: { show: false },
     });
-    const axis = { values: (_, times) => times.map((time) => clock.format(time * 1000)), stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, space: 64, font: "12px system-ui" };
+    const axis = { size: 32, values: (_, times) => times.map((time) => clock.format(time * 1000)), stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, space: 64, font: "12px system-ui" };
     this.plot = new uPlot({
       ...this.size(),
       series: [{}, ...names.map(line)],
@@ -394,6 +394,7 @@ function forget() {
   asked = null;
   $("apply-part").hidden = true;
   answer([]);
+  set($("outcome"), "");
 }
 
 async function whatIf(event) {
@@ -404,7 +405,7 @@ async function whatIf(event) {
     asked = question;
     answer(foretold(told));
     set($("command"), `dpdk-conntrack timeout set ${question.name} ${question.value}`);
-    $("token").hidden = $("token").labels[0].hidden = token !== "";
+    tokenField(!token);
     $("apply-part").hidden = false;
   } catch (error) {
     forget();
@@ -430,9 +431,9 @@ function foretold(told) {
 async function apply() {
   if (!asked) return;
   const given = token || $("token").value.trim();
+  const headers = { "Content-Type": "application/json", ...(given && { Authorization: `Bearer ${given}` }) };
   try {
-    const headers = { "Content-Type": "application/json" };
-    const put = await ask("/v1/timeouts", { method: "PUT", headers, body: JSON.stringify(asked) }, given);
+    const put = await ask("/v1/timeouts", { method: "PUT", headers, body: JSON.stringify(asked) });
     const row = await put.json();
     // One that was accepted is kept, so that it is asked for once.
     token = given;
@@ -441,13 +442,17 @@ async function apply() {
     answer([`${row.name} is ${span(row.seconds)} from now on.`]);
     await timeouts();
   } catch (error) {
+    set($("outcome"), error.message);
     if (error.status === 401) {
       token = "";
-      $("token").hidden = $("token").labels[0].hidden = false;
+      tokenField(true);
       $("token").focus();
     }
-    answer([error.message], true);
   }
+}
+
+function tokenField(wanted) {
+  $("token").hidden = $("token").labels[0].hidden = !wanted;
 }
 
 // ---- the page's course ----
@@ -457,21 +462,6 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 function live(state, text) {
   $("live").dataset.state = state;
   set($("live"), text);
-}
-
-/** Waits until somebody gives a token. */
-function entered() {
-  $("enter").hidden = false;
-  $("enter-token").focus();
-  return new Promise((done) => {
-    $("enter").addEventListener("submit", (event) => {
-      event.preventDefault();
-      token = $("enter-token").value.trim();
-      $("enter-token").value = "";
-      $("enter").hidden = true;
-      done();
-    }, { once: true });
-  });
 }
 
 async function once() {
@@ -494,11 +484,6 @@ async function course() {
       failures = 0;
       live("waiting", "the appliance ended the connection: asking again");
     } catch (error) {
-      if (error.status === 401) {
-        live("lost", token ? "that is not the token" : "the token is needed");
-        await entered();
-        continue;
-      }
       live("lost", error.status ? error.message : "no answer: is it running? Trying again");
     }
     await pause(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);

@@ -38,6 +38,7 @@ fn what_a_person_sees_and_does_on_the_page() {
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/page.mjs"))
             .args(["http://127.0.0.1:9477/", INSIDE, OUTSIDE])
             .arg(&shots)
+            .arg(pair.appliance.token())
             .output();
         done.store(true, Ordering::Relaxed);
         browser.expect("scripts/setup installs ip and node")
