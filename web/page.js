@@ -401,7 +401,8 @@ async function whatIf(event) {
   event.preventDefault();
   const question = { name: $("timeout-name").value, value: $("timeout-value").value.trim() };
   try {
-    const told = await json(`/v1/timeouts/what-if?${new URLSearchParams(question)}`);
+    const change = new URLSearchParams({ set: `${question.name}=${question.value}` });
+    const told = await json(`/v1/timeouts/what-if?${change}`);
     asked = question;
     answer(foretold(told));
     set($("command"), `dpdk-conntrack timeout set ${question.name} ${question.value}`);
@@ -422,10 +423,12 @@ function foretold(told) {
     value.textContent = number;
     list.append(term, value);
   };
-  line("connections that would end now", whole(told.flows_now));
-  line("would have been cut, and spoke again", whole(told.cut_and_spoke));
-  line("entries saved", whole(told.entries_saved));
-  return [list];
+  line("connections that would end now", whole(told.would_go));
+  line("entries saved", `${whole(told.entries - told.entries_then)} of ${whole(told.entries)}`);
+  const { cut_at_least: least, cut_at_most: most } = told;
+  const cut = least === most ? whole(least) : `${whole(least)} to ${whole(most)}`;
+  line(`cut in the last ${span(told.recorded_secs)}, though they spoke again`, cut);
+  return [list, ...told.notes.map((note) => Object.assign(document.createElement("p"), { textContent: note, className: "small" }))];
 }
 
 async function apply() {
