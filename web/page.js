@@ -144,7 +144,7 @@ let range = 300;
 class Chart {
   /** `label` gives a series' name in this chart, or nothing for series that are not in it. */
   constructor(id, label, format, { max, always = [] } = {}) {
-    Object.assign(this, { place: $(id), label, format, max, always, hidden: new Set(), order: [], plot: null, names: [] });
+    Object.assign(this, { place: $(id), label, format, max, always, hidden: new Set(), order: [...always], plot: null, names: [] });
     this.keys = document.createElement("ul");
     this.keys.className = "keys";
     this.place.after(this.keys);
