@@ -2,6 +2,7 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -62,16 +63,17 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
 pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -168,7 +170,9 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    Ok(fit(config, &specs, &mut cores, &Host::here())?.1)
+    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(doors::look(&config.control));
+    Ok(findings)
 }
 
 /// What is needed, and what the host says to it. How many queues a card has is known only once DPDK runs, so `auto` may

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use toml::Spanned;
 
+use super::Reads;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -156,6 +158,10 @@ pub(super) struct ExpiryFile {
 pub(super) struct ControlFile {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) http: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<String>>,
+    pub(super) reads: Option<Spanned<Reads>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,18 +1,21 @@
-//! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
+//! The control side: answers operators on a unix socket and over TCP. Never sees a packet.
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
 mod api;
 mod desk;
 mod flows;
+mod guard;
 mod hub;
 mod overview;
 mod page;
+mod places;
 mod ports;
 mod reload;
 mod routes;
 pub mod schema;
 mod server;
 mod stats;
+mod token;
 mod watch;
 
 use std::future::Future;
@@ -39,6 +42,7 @@ use stats::Observed;
 pub use desk::NoAnswer;
 pub use ports::PortDoors;
 pub use server::{Claimed, ControlError, claim};
+pub use token::{TokenError, check_token};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
 const FRESH: Duration = Duration::from_millis(250);
