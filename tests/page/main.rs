@@ -90,6 +90,8 @@ fn echo(socket: &UdpSocket, done: &AtomicBool) {
 fn visit(web: SocketAddr, dns: SocketAddr, done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
         if let Ok(mut stream) = TcpStream::connect_timeout(&web, Duration::from_secs(1)) {
+            // At the end the server may be gone first.
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
         }
         let asker = UdpSocket::bind(at(INSIDE, 0)).unwrap();
