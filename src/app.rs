@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::TooManyRules;
@@ -24,6 +25,7 @@ use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, LastReload, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
@@ -50,6 +52,8 @@ pub enum RunError {
     Cores(#[from] cores::CoresError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -63,6 +67,8 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
 pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
+    let exports = Prepared::open(&config.export)?;
+    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
     let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
@@ -101,7 +107,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
-        ready.push(Worker::new(Parts {
+        let worker = Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
             links,
             tracker,
@@ -113,7 +119,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
             },
             clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
             bus,
-        }));
+        });
+        ready.push(worker.telling(told));
         ends.push(end);
         if on == Pages::Plain {
             pages = on;
@@ -128,7 +135,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
         crew.join(running, end.stopper());
     }
     report::ready(begun);
-    let served = serve(config, path, ports, zones, &shares, ends, doors, &crew.running);
+    let served = serve(config, path, ports, zones, ends, exports.start()?, doors, &crew.running);
 
     tracing::info!("stopping");
     crew.end()?;
@@ -171,6 +178,7 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(export::doctor::look(&config.export));
     findings.extend(doors::look(&config.control));
     Ok(findings)
 }
@@ -279,8 +287,8 @@ fn serve(
     path: &Path,
     ports: Vec<OpenPort>,
     zones: Registry,
-    shares: &[u16],
     ends: Vec<ControlEnd>,
+    exports: Exports,
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
@@ -289,13 +297,14 @@ fn serve(
     let ports = Arc::new(ports);
     let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
-        info: info(config, shares, &ports),
+        info: info(config, &shares(config, workers.len()), &ports),
         config: config.clone(),
         // Whatever the working directory will be then.
         config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         hangup: Arc::clone(&hangup),
         workers: ends,
         zones,
+        exports,
         ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {

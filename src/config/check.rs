@@ -18,7 +18,7 @@ use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
     Config, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table, TrackingOptions, Worker, Workers,
-    control, zones,
+    control, export, zones,
 };
 
 pub(super) type Checked<T> = Result<T, Problem>;
@@ -52,6 +52,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
         control: control::check(&file.control)?,
+        export: export::check(&file.export)?,
         log_level: file.log.level.map_or(LevelFilter::INFO, log_level),
     };
     cores(&config, file)?;
@@ -82,7 +83,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.control.token_file.is_some()
         || file.control.reads.is_some()
         || !file.control.hosts.is_empty()
-        || file.log.level.is_some();
+        || file.log.level.is_some()
+        || file.export.is_given();
     if foreign {
         return Err(Problem::new(
             None,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::export::ExportFile;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use toml::Spanned;
@@ -47,6 +48,8 @@ pub(super) struct File {
     pub(super) expiry: ExpiryFile,
     #[serde(default)]
     pub(super) control: ControlFile,
+    #[serde(default)]
+    pub(super) export: ExportFile,
     #[serde(default)]
     pub(super) log: LogFile,
 }

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod duration;
 pub mod env;
 mod error;
+mod export;
 mod file;
 pub mod names;
 pub(crate) mod print;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 pub use error::ConfigError;
+pub use export::{Export, Ipfix};
 pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
@@ -54,6 +56,7 @@ pub struct Config {
     pub worker: Worker,
     pub expiry: Expiry,
     pub control: Control,
+    pub export: Export,
     /// What the log tells at least. Default `info`: nothing in it comes per packet.
     pub log_level: LevelFilter,
 }

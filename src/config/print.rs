@@ -159,6 +159,7 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("reads = {}", quoted(if config.control.reads == Reads::Open { "open" } else { "token" })));
     let hosts: Vec<String> = config.control.hosts.iter().map(|host| quoted(host)).collect();
     line(format!("hosts = [{}]", hosts.join(", ")));
+    config.export.print(&mut line);
 
     line("\n[log]".to_owned());
     line(format!("level = {}", quoted(&config.log_level.to_string())));
@@ -230,7 +231,7 @@ const fn action_word(action: Action) -> &'static str {
 }
 
 /// A TOML basic string. https://toml.io/en/v1.0.0#string
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
