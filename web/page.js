@@ -427,7 +427,7 @@ function foretold(told) {
   line("entries saved", `${whole(told.entries - told.entries_then)} of ${whole(told.entries)}`);
   const { cut_at_least: least, cut_at_most: most } = told;
   const cut = least === most ? whole(least) : `${whole(least)} to ${whole(most)}`;
-  line(`cut in the last ${span(told.recorded_secs)}, though they spoke again`, cut);
+  line(`cut in the last ${span(Math.round(told.recorded_secs))}, though they spoke again`, cut);
   return [list, ...told.notes.map((note) => Object.assign(document.createElement("p"), { textContent: note, className: "small" }))];
 }
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { chromium } from "../../web/node_modules/playwright-core/index.mjs";
+import { hostile } from "./hostile.mjs";
 
 const [url, inside, outside, folder, token = ""] = process.argv.slice(2);
 const begun = Date.now();
@@ -13,7 +14,8 @@ const nft = (rules) => execFileSync("nft", ["-f", "-"], { input: rules });
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1"],
 });
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
 const page = await context.newPage();
@@ -154,6 +156,14 @@ try {
   const others = complaints.filter((complaint) => !/status of 40[01]/.test(complaint));
   assert.deepEqual(others, [], "the console has complaints");
   assert.equal(complaints.length, expected, "after the last provoked refusal there was another complaint");
+
+  // Another site in the same browser: it learns nothing, and nothing was changed but by the person above.
+  assert.deepEqual(await hostile(context, url), {}, "another site got hold of something");
+  const [overview, timeouts] = await page.evaluate(async () =>
+    Promise.all(["/v1/overview", "/v1/timeouts"].map(async (path) => (await fetch(path)).json())));
+  assert.equal(overview.closed_by.admin.total, 0, "another site ended connections");
+  assert.notEqual(timeouts.find((row) => row.name === "tcp.established").seconds, 1);
+  said("another site got nothing");
 
   // The connection is cut, nobody answers for a while, then all is as before. Only in a namespace of our own.
   if (execFileSync("ip", ["netns", "identify", String(process.pid)]).toString().trim()) {
