@@ -126,7 +126,8 @@ impl Replay {
     }
 
     /// Plays packets up to `until` after the first one (all without it), then sets the clock to `until`. Each event, and
-    /// each packet if that was asked for, is told with the capture's start in milliseconds since 1970; `progress` hears how much of the file is done.
+    /// each packet if that was asked for, is told with the capture's start in milliseconds since 1970; `progress` hears
+    /// how much of the file is done.
     /// After an error the table is as the packets before it left it.
     pub fn run(
         &mut self,
