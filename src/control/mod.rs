@@ -8,6 +8,7 @@ mod guard;
 mod hub;
 mod overview;
 mod packets;
+mod page;
 mod places;
 mod ports;
 mod reload;

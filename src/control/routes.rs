@@ -25,7 +25,7 @@ use super::schema::{
     EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, Reload, Reloaded, SetLimit,
     SetPort, SetSysctls, SetTimeout, Stats, TimeoutRow,
 };
-use super::{State, flows, overview, packets, what_if};
+use super::{State, flows, overview, packets, page, what_if};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::{Difference, differences};
 use crate::config::{Config, TrackingOptions, names, sysctl};
@@ -71,7 +71,12 @@ pub(super) fn all() -> Routes {
 
 /// What is answered at either door; who may ask is the door's to say.
 pub(super) fn router(state: Arc<State>) -> Router {
-    all().router().fallback(nothing_here).method_not_allowed_fallback(not_so).with_state(state)
+    all()
+        .router()
+        .merge(page::pages())
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_so)
+        .with_state(state)
 }
 
 async fn nothing_here() -> Response {

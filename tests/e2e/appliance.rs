@@ -18,6 +18,9 @@ pub(crate) const OUTSIDE: &str = "198.18.0.2";
 pub(crate) const INSIDE6: &str = "2001:2::1";
 pub(crate) const OUTSIDE6: &str = "2001:2::2";
 
+/// Made by the appliance in its folder.
+const TOKEN: &str = "token";
+
 /// One appliance at a time: each has a core to itself, and two would starve the traffic between them.
 static CORE: Mutex<()> = Mutex::new(());
 
@@ -52,9 +55,9 @@ impl Appliance {
         let name = unique();
         let home = std::env::temp_dir().join(&name);
         std::fs::create_dir(&home).unwrap();
-        let socket = home.join("control.sock");
+        let (socket, token) = (home.join("control.sock"), home.join(TOKEN));
         let config = format!(
-            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n{worker}\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\n"
+            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n{worker}\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\ntoken_file = {token:?}\n"
         );
         std::fs::write(home.join("config.toml"), &config).unwrap();
         let space = Namespace::new(name);
@@ -190,6 +193,12 @@ impl Appliance {
             assert!(begun.elapsed() < SOON, "waited for {what}; the counters are\n{stats:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// What a web client must know to change anything.
+    #[allow(dead_code)] // The page's test alone writes over TCP.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.home.join(TOKEN)).unwrap().trim().to_owned()
     }
 
     /// What a web client on the appliance gets.
