@@ -12,12 +12,13 @@ use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::{Policy, TooManyRules};
 use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
+use dpdk::mempool::Mempool;
 use dpdk::port::RSS_KEY_MAX;
 
 use crate::bus::ControlEnd;
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
-use crate::control::schema::{Info, PortInfo, PortRow, PortStats};
+use crate::control::schema::{Info, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
@@ -76,7 +77,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         cores.keep(usize::from(probed.workers_at_most()));
     }
     let workers = cores.workers.len() as u16;
-    let Ports { ports, workers: queues, pool: _ } = probed.start(eal.handle(), workers, &plan)?;
+    let Ports { ports, workers: queues, pool } = probed.start(eal.handle(), workers, &plan)?;
 
     let links = handoff::mesh(eal.handle(), workers)?;
     // One secret for all: they must agree on each flow's owner.
@@ -120,7 +121,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, zones, &shares, ends, doors, &running);
+    let served = serve(config, ports, pool, zones, &shares, ends, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -209,6 +210,7 @@ fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
 fn serve(
     config: &Config,
     ports: Vec<OpenPort>,
+    pool: Mempool,
     zones: Registry,
     shares: &[u16],
     ends: Vec<ControlEnd>,
@@ -224,6 +226,7 @@ fn serve(
         workers: ends,
         zones,
         ports: port_doors(config, &ports),
+        pool_stats: Box::new(move || vec![pool_stats(&pool)]),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
@@ -288,6 +291,7 @@ fn eal_config(
         control_cpus: cores.control.clone(),
         memory_mib: config.eal.memory_mib.unwrap_or(plan.mib(config.eal.hugepages)),
         hugepages: config.eal.hugepages,
+        telemetry: config.eal.telemetry,
         devices: specs.iter().map(|spec| spec.device.clone()).collect(),
         extra: config.eal.raw.iter().chain(extra).cloned().collect(),
         ..eal::Config::default()
@@ -370,6 +374,15 @@ fn port_row(port: &OpenPort, info: PortInfo, xstats: bool) -> PortRow {
         promiscuous: port.spec().promiscuous,
         stats: port_stats(port),
         xstats: if xstats { port.xstats().into_iter().collect() } else { BTreeMap::new() },
+    }
+}
+
+fn pool_stats(pool: &Mempool) -> PoolStats {
+    let objects = u64::from(pool.mbufs());
+    PoolStats {
+        name: pool.name().to_owned(),
+        objects,
+        available: objects.saturating_sub(u64::from(pool.in_use())),
     }
 }
 

@@ -18,7 +18,7 @@ use super::error::Problem;
 use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
-    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table,
+    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Metrics, Mode, PolicyRows, Port, Rss, Table,
     TrackingOptions, Worker, Workers, zones,
 };
 
@@ -53,6 +53,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
         control: control(&file.control)?,
+        metrics: Metrics { node_compat: file.metrics.node_compat.unwrap_or(false) },
     };
     cores(&config, file)?;
     Ok(config)
@@ -671,7 +672,13 @@ fn eal(file: &EalFile) -> Checked<Eal> {
             "eal.raw holds an empty word: write each argument of EAL as one text, and its value as the next",
         );
     }
-    Ok(Eal { cores, memory_mib, hugepages: file.hugepages.unwrap_or(true), raw })
+    Ok(Eal {
+        cores,
+        memory_mib,
+        hugepages: file.hugepages.unwrap_or(true),
+        telemetry: file.telemetry.unwrap_or(true),
+        raw,
+    })
 }
 
 /// `1-3`, `0,2,4-6`: as EAL's `-l`.

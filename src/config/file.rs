@@ -45,6 +45,8 @@ pub(super) struct File {
     pub(super) expiry: ExpiryFile,
     #[serde(default)]
     pub(super) control: ControlFile,
+    #[serde(default)]
+    pub(super) metrics: MetricsFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,6 +133,7 @@ pub(super) struct EalFile {
     pub(super) cores: Option<Spanned<String>>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) hugepages: Option<bool>,
+    pub(super) telemetry: Option<bool>,
     pub(super) raw: Option<Spanned<Vec<String>>>,
 }
 
@@ -154,6 +157,12 @@ pub(super) struct ExpiryFile {
 pub(super) struct ControlFile {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) http: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsFile {
+    pub(super) node_compat: Option<bool>,
 }
 
 macro_rules! words {

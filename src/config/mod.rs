@@ -49,6 +49,7 @@ pub struct Config {
     pub worker: Worker,
     pub expiry: Expiry,
     pub control: Control,
+    pub metrics: Metrics,
 }
 
 /// What the appliance does with frames.
@@ -176,6 +177,8 @@ pub struct Eal {
     pub memory_mib: Option<u32>,
     /// Default true: without hugepages everything works at about half the speed.
     pub hugepages: bool,
+    /// Answer `dpdk-telemetry.py`. Default true, as every DPDK program does; only its own user may ask.
+    pub telemetry: bool,
     /// Words appended last to EAL's command line, so that they win.
     pub raw: Vec<String>,
 }
@@ -224,6 +227,14 @@ pub struct Control {
     /// Metrics over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
     /// `None` is off.
     pub http: Option<SocketAddr>,
+}
+
+/// What `/metrics` has beside its own series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The `node_nf_conntrack_*` series of node_exporter. Default false: on a machine whose node_exporter tells of the
+    /// kernel's own table there would be two of each.
+    pub node_compat: bool,
 }
 
 impl Config {

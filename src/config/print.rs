@@ -134,6 +134,7 @@ pub(super) fn toml(config: &Config) -> String {
         line(format!("memory = {}", quoted(&format!("{mib}M"))));
     }
     line(format!("hugepages = {}", config.eal.hugepages));
+    line(format!("telemetry = {}", config.eal.telemetry));
     let raw: Vec<String> = config.eal.raw.iter().map(|word| quoted(word)).collect();
     line(format!("raw = [{}]", raw.join(", ")));
 
@@ -153,6 +154,9 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("socket = {}", quoted(&config.control.socket.display().to_string())));
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
+
+    line("\n[metrics]".to_owned());
+    line(format!("node_compat = {}", config.metrics.node_compat));
     out
 }
 

@@ -7,8 +7,9 @@ mod hub;
 mod ports;
 mod routes;
 pub mod schema;
+mod scrape;
 mod server;
-mod stats;
+pub mod stats;
 mod watch;
 
 use std::future::Future;
@@ -24,7 +25,8 @@ use crate::config::Config;
 use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
-use schema::{Info, PortStats, Stats};
+use schema::{Info, PoolStats, PortStats, Stats};
+use scrape::Scrape;
 use stats::Observed;
 
 pub use desk::NoAnswer;
@@ -46,6 +48,8 @@ pub struct Appliance {
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
+    /// Counts the buffers of every pool.
+    pub pool_stats: Box<dyn Fn() -> Vec<PoolStats> + Send + Sync>,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
     pub read_clocks: fn() -> (u64, u64),
     /// The wall clock's reading when the machine booted, in milliseconds since 1970.
@@ -62,6 +66,7 @@ struct State {
     settings: Mutex<Settings>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
+    scrape: Scrape,
     started: Instant,
 }
 
@@ -81,6 +86,7 @@ pub async fn serve(
         settings: Mutex::new(appliance.config.settings),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
+        scrape: Scrape::default(),
         started: Instant::now(),
         workers,
         appliance,
@@ -115,9 +121,10 @@ impl State {
         }
         let limit = self.appliance.info.table_max_entries;
         let ports = (self.appliance.port_stats)();
+        let pools = (self.appliance.pool_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
-        let stats = Arc::new(stats::stats(&last, ports, zones, limit, self.classic));
+        let stats = Arc::new(stats::stats(&last, ports, pools, zones, limit, self.classic));
         *observed = Some((Instant::now(), Arc::clone(&stats)));
         stats
     }

@@ -10,7 +10,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Counters, StateCounts};
+pub use counters::{Counters, PROTOS, StateCounts};
 pub use edit::{Edit, NewMark};
 
 use alloc::vec::Vec;
@@ -699,7 +699,7 @@ impl Core {
             }
             return;
         }
-        self.counters.inserted += 1;
+        self.counters.count_inserted(self.flows.table.entry(flow).key.proto);
         if mark != 0 {
             self.flows.set_mark(flow, mark);
         }
