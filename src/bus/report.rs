@@ -1,7 +1,7 @@
 //! What a worker tells of itself: a copy of its plain numbers, made between bursts.
 
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{Counters, StateCounts};
+use conntrack::tracker::{Counters, Cursor, StateCounts};
 
 /// A worker's numbers at one moment.
 #[derive(Clone, Debug, Default)]
@@ -9,6 +9,8 @@ pub struct Snapshot {
     pub at: Tick,
     /// Flows in the table.
     pub entries: u32,
+    /// Where a listing ends.
+    pub listing_end: Cursor,
     pub states: StateCounts,
     pub tracker: Counters,
     pub work: WorkCounters,

@@ -4,6 +4,7 @@
 mod desk;
 mod flows;
 mod hub;
+mod overview;
 mod ports;
 mod routes;
 pub mod schema;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
+use conntrack::tracker::Cursor;
 use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
@@ -25,6 +27,7 @@ use crate::config::Config;
 use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
+use overview::Overviews;
 use schema::{Info, PoolStats, PortStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
@@ -67,6 +70,7 @@ struct State {
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     scrape: Scrape,
+    overviews: Overviews,
     started: Instant,
 }
 
@@ -87,25 +91,33 @@ pub async fn serve(
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         scrape: Scrape::default(),
+        overviews: Overviews::new(),
         started: Instant::now(),
         workers,
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
     pump.abort();
     watch.abort();
+    overviews.abort();
     result
 }
 
 impl State {
     /// Everybody's numbers, at most [`FRESH`] old.
     async fn stats(&self) -> Arc<Stats> {
+        self.observe().await.1
+    }
+
+    /// The same, and when it was so.
+    async fn observe(&self) -> (Instant, Arc<Stats>) {
         let mut observed = self.observed.lock().await;
         if let Some((at, stats)) = observed.as_ref()
             && at.elapsed() < FRESH
         {
-            return Arc::clone(stats);
+            return (*at, Arc::clone(stats));
         }
         for worker in 0..self.workers.len() {
             let answer = self.workers.ask(worker, Command::Snapshot(Box::default())).await;
@@ -125,8 +137,16 @@ impl State {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
         let stats = Arc::new(stats::stats(&last, ports, pools, zones, limit, self.classic));
-        *observed = Some((Instant::now(), Arc::clone(&stats)));
-        stats
+        let at = Instant::now();
+        *observed = Some((at, Arc::clone(&stats)));
+        (at, stats)
+    }
+
+    /// Every worker's number of flows, and where a listing of them ends.
+    async fn tables(&self) -> Vec<(u32, Cursor)> {
+        self.stats().await;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().map(|known| (known.snapshot.entries, known.snapshot.listing_end)).collect()
     }
 
     /// After an operator's change: who asks next sees it.
@@ -136,10 +156,19 @@ impl State {
 
     fn info(&self) -> Info {
         Info {
-            uptime_secs: self.started.elapsed().as_secs(),
+            uptime_secs: self.uptime_secs(),
             boot_unix_ms: self.appliance.boot_unix_ms,
             ..self.appliance.info.clone()
         }
+    }
+
+    fn uptime_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// The wall clock, as it counts on from the machine's start: milliseconds since 1970.
+    fn unix_ms(&self) -> u64 {
+        self.appliance.boot_unix_ms + (self.appliance.read_clocks)().1 / 1_000_000
     }
 
     fn settings(&self) -> Settings {

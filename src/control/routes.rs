@@ -21,7 +21,7 @@ use super::hub::{Line, json_line};
 use super::schema::{
     EventLine, Flushed, Limits, Problem, SetLimit, SetPort, SetSysctls, SetTimeout, TimeoutRow,
 };
-use super::{State, flows};
+use super::{State, flows, overview};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::differences;
 use crate::config::{Config, TrackingOptions, names, sysctl};
@@ -45,6 +45,9 @@ pub(super) fn operators(state: Arc<State>) -> Router {
     Router::new()
         .route("/v1/info", get(info))
         .route("/v1/stats", get(stats))
+        .route("/v1/overview", get(overview::now))
+        .route("/v1/overview/history", get(overview::history))
+        .route("/v1/overview/stream", get(overview::stream))
         .route("/v1/flows", get(flows::list).delete(flows::delete).patch(flows::update))
         .route("/v1/count", get(flows::count))
         .route("/v1/events", get(events))

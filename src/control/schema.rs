@@ -1,6 +1,8 @@
 //! What the control socket says, as types: the server writes them, the command line reads them.
 //! Owns names and shapes only; it sees no socket and no worker.
 
+pub mod overview;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -93,6 +93,7 @@ impl Serve {
             Command::Snapshot(snapshot) => {
                 snapshot.at = desk.now;
                 snapshot.entries = desk.tracker.len();
+                snapshot.listing_end = desk.tracker.listing_end();
                 // These are arrays of numbers, so that cloning allocates nothing.
                 snapshot.states.clone_from(desk.tracker.states());
                 snapshot.tracker.clone_from(desk.tracker.counters());

@@ -462,6 +462,11 @@ impl Tracker {
         self.core.flows.table.capacity()
     }
 
+    /// Where a listing ends: no flow ever lay at this place or behind it.
+    pub fn listing_end(&self) -> Cursor {
+        Cursor(self.core.flows.table.used_slots())
+    }
+
     /// Flows by protocol and state.
     pub fn states(&self) -> &StateCounts {
         &self.core.flows.states

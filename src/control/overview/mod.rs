@@ -1,0 +1,171 @@
+//! `/v1/overview`: aggregates, made once a second for everybody who looks. Owns the last of them, the samples before it
+//! and what is known of the top talkers. However many look on, the workers are asked the same.
+
+mod forecast;
+mod history;
+mod rates;
+mod talkers;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::WatchStream;
+
+use super::State;
+use super::schema::Stats;
+use super::schema::overview::{History, Overview, Top};
+use history::Ring;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How old top talkers may be that are told again.
+const TOP_FRESH: Duration = Duration::from_secs(2);
+
+/// What `/v1/overview` goes by.
+pub(super) struct Overviews {
+    ring: Mutex<Ring>,
+    /// Every reader of the stream gets the same bytes, and one that is slow passes over what it missed.
+    told: watch::Sender<Told>,
+    top: tokio::sync::Mutex<Option<(Instant, Top)>>,
+}
+
+/// The last overview, and as it goes over the stream.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    overview: Arc<Overview>,
+    event: Bytes,
+}
+
+impl Overviews {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: Mutex::default(),
+            told: watch::Sender::new(Told::default()),
+            top: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next overview, from two readings; gives it whole to the ring and shortened back.
+    fn next(
+        &self,
+        before: (Instant, &Stats),
+        now: (Instant, &Stats),
+        unix_ms: u64,
+        uptime_secs: u64,
+    ) -> Overview {
+        let seconds = now.0.duration_since(before.0).as_secs_f64();
+        let mut overview = Overview { unix_ms, uptime_secs, ..rates::whole(before.1, now.1, seconds) };
+        let mut ring = self.ring();
+        ring.keep(&overview);
+        let samples = ring.last("entries", forecast::SAMPLES);
+        drop(ring);
+        overview.forecast = forecast::forecast(&samples, overview.entries, overview.entries_limit);
+        rates::shorten(&mut overview);
+        overview
+    }
+}
+
+/// Looks once a second, as long as the control thread runs.
+pub(super) async fn run(state: Arc<State>) {
+    let mut tick = interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: Option<(Instant, Arc<Stats>)> = None;
+    loop {
+        tick.tick().await;
+        let now = state.observe().await;
+        let earlier = before.as_ref().unwrap_or(&now);
+        if before.is_some() && now.0 == earlier.0 {
+            continue;
+        }
+        let mut overview = state.overviews.next(
+            (earlier.0, &earlier.1),
+            (now.0, &now.1),
+            state.unix_ms(),
+            state.uptime_secs(),
+        );
+        before = Some(now);
+        if state.overviews.told.receiver_count() > 0 {
+            overview.top = state.top().await;
+        }
+        let event = event(&overview);
+        state.overviews.told.send_replace(Told { overview: Arc::new(overview), event });
+    }
+}
+
+/// One server-sent event. <https://html.spec.whatwg.org/multipage/server-sent-events.html>
+fn event(overview: &Overview) -> Bytes {
+    let mut event = b"data: ".to_vec();
+    // Our own types have no failing serializers, and a Vec takes every byte. JSON has no line break in it.
+    if serde_json::to_writer(&mut event, overview).is_ok() {
+        event.extend_from_slice(b"\n\n");
+    }
+    event.into()
+}
+
+impl State {
+    /// The last overview, with top talkers whether or not somebody has asked before.
+    async fn overview(&self) -> Overview {
+        let overview = self.overviews.told.borrow().overview.clone();
+        Overview { top: self.top().await, ..Overview::clone(&overview) }
+    }
+
+    /// Who has the most flows; `None` where a worker does not answer, which is told elsewhere.
+    async fn top(&self) -> Option<Top> {
+        let mut known = self.overviews.top.lock().await;
+        if let Some((at, top)) = known.as_ref()
+            && at.elapsed() < TOP_FRESH
+        {
+            return Some(top.clone());
+        }
+        let tables = self.tables().await;
+        let mut random = places();
+        let top = talkers::top(&self.workers, &tables, &mut random).await.ok()?;
+        let top = Top { unix_ms: self.unix_ms(), ..top };
+        *known = Some((Instant::now(), top.clone()));
+        Some(top)
+    }
+}
+
+/// Places to look at need not be secret, only other ones each time.
+fn places() -> impl FnMut() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    let keys = RandomState::new();
+    let mut number = 0_u64;
+    move || {
+        number += 1;
+        keys.hash_one(number)
+    }
+}
+
+/// `GET /v1/overview`.
+pub(super) async fn now(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.overview().await).into_response()
+}
+
+/// `GET /v1/overview/history`.
+pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Json<History> {
+    Json(state.overviews.ring().tell())
+}
+
+/// `GET /v1/overview/stream`: server-sent events, the present one at once and then one a second.
+pub(super) async fn stream(Shared(state): Shared<Arc<State>>) -> Response {
+    let later = WatchStream::from_changes(state.overviews.told.subscribe()).map(|told| told.event);
+    let first = tokio_stream::once(event(&state.overview().await));
+    let events = first.chain(later).map(Ok::<_, Infallible>);
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(events)).into_response()
+}
