@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Config, ConfigError};
 
 /// One key with its value in each; `None` where one has no such key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Difference {
     pub key: String,
     pub here: Option<String>,

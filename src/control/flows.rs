@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use super::State;
 use super::desk::NoAnswer;
 use super::hub::write_line;
-use super::routes::{PARTS, body, filter, lines, problem};
+use super::routes::{PARTS, body, lines, parameters, problem};
 use super::schema::{Change, Counted, Flow};
 use crate::bus::command::{Command, Edits, Page};
 use crate::config::duration::{Plain, parse_timeout};
@@ -30,7 +30,9 @@ const PAGE_FLOWS: usize = 4096;
 /// How long a reader of a listing may take for one part; then it is given up.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// `GET`: the flows as JSON lines.
+/// The flows that the filter takes, as JSON lines: of all of them at their moment, page by page.
+#[utoipa::path(get, path = "/v1/flows", operation_id = "list_flows", params(Filter),
+    responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn list(
     Shared(state): Shared<Arc<State>>,
     query: Result<Query<Filter>, QueryRejection>,
@@ -41,7 +43,9 @@ pub(super) async fn list(
     }
 }
 
-/// `DELETE`: ends the flows and tells each as it was.
+/// Ends the flows that the filter takes and tells each as it was.
+#[utoipa::path(delete, path = "/v1/flows", operation_id = "delete_flows", params(Filter),
+    responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn delete(
     Shared(state): Shared<Arc<State>>,
     query: Result<Query<Filter>, QueryRejection>,
@@ -52,7 +56,9 @@ pub(super) async fn delete(
     }
 }
 
-/// `PATCH`: changes the flows and tells each as it is now.
+/// Changes the flows that the filter takes and tells each as it is now.
+#[utoipa::path(patch, path = "/v1/flows", operation_id = "update_flows", params(Filter), request_body = Change,
+    responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
     query: Result<Query<Filter>, QueryRejection>,
@@ -77,7 +83,8 @@ pub(super) async fn update(
     stream(state, filter, Some(Edit::Change { mark, timeout }))
 }
 
-/// `GET /v1/count`: how many flows the filter takes, counted one by one.
+/// How many flows the filter takes, counted one by one.
+#[utoipa::path(get, path = "/v1/count", operation_id = "count_flows", params(Filter), responses((status = 200, body = Counted)))]
 pub(super) async fn count(
     Shared(state): Shared<Arc<State>>,
     query: Result<Query<Filter>, QueryRejection>,
@@ -103,7 +110,7 @@ pub(super) async fn count(
 }
 
 fn flow_filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
-    let filter = filter(query)?;
+    let filter = parameters(query)?;
     filter.check_flows().map_err(|error| error.to_string())?;
     Ok(filter)
 }

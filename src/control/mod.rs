@@ -1,6 +1,7 @@
 //! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
+mod api;
 mod desk;
 mod flows;
 mod hub;

@@ -6,24 +6,27 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::get;
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use utoipa_axum::routes;
 
+use super::api::{self, Routes};
 use super::desk::NoAnswer;
 use super::hub::{Line, json_line};
 use super::schema::{
-    EventLine, Flushed, Limits, Problem, SetLimit, SetPort, SetSysctls, SetTimeout, TimeoutRow,
+    EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, SetLimit, SetPort, SetSysctls,
+    SetTimeout, Stats, TimeoutRow,
 };
 use super::{State, flows, overview};
 use crate::bus::command::{Command, Flush};
-use crate::config::diff::differences;
+use crate::config::diff::{Difference, differences};
 use crate::config::{Config, TrackingOptions, names, sysctl};
 use crate::filter::Filter;
 use crate::telemetry::prometheus;
@@ -40,26 +43,30 @@ pub(super) const PARTS: usize = 2;
 /// Events that are put together into one write.
 const EVENTS_PER_WRITE: usize = 256;
 
+/// What can be asked, each route declared where its function is.
+pub(super) fn all() -> Routes {
+    Routes::new()
+        .add(routes!(info))
+        .add(routes!(stats))
+        .add(routes!(overview::now))
+        .add(routes!(overview::history))
+        .add(routes!(overview::stream))
+        .add(routes!(flows::list, flows::delete, flows::update))
+        .add(routes!(flows::count))
+        .add(routes!(events))
+        .add(routes!(config))
+        .add(routes!(timeouts, set_timeout))
+        .add(routes!(limits, set_limit))
+        .add(routes!(ports, set_port))
+        .add(routes!(set_sysctls))
+        .add(routes!(flush))
+        .add(routes!(metrics))
+        .add(routes!(api::openapi))
+}
+
 /// What operators may ask, on the unix socket.
 pub(super) fn operators(state: Arc<State>) -> Router {
-    Router::new()
-        .route("/v1/info", get(info))
-        .route("/v1/stats", get(stats))
-        .route("/v1/overview", get(overview::now))
-        .route("/v1/overview/history", get(overview::history))
-        .route("/v1/overview/stream", get(overview::stream))
-        .route("/v1/flows", get(flows::list).delete(flows::delete).patch(flows::update))
-        .route("/v1/count", get(flows::count))
-        .route("/v1/events", get(events))
-        .route("/v1/config", get(config))
-        .route("/v1/timeouts", get(timeouts).put(set_timeout))
-        .route("/v1/limits", get(limits).put(set_limit))
-        .route("/v1/ports", get(ports).put(set_port))
-        .route("/v1/sysctls", put(set_sysctls))
-        .route("/v1/flush", post(flush))
-        .route("/metrics", get(metrics))
-        .fallback(nothing_here)
-        .with_state(state)
+    all().router().fallback(nothing_here).method_not_allowed_fallback(not_so).with_state(state)
 }
 
 /// What anybody who reaches the TCP port may ask.
@@ -74,6 +81,13 @@ async fn nothing_here() -> Response {
     )
 }
 
+async fn not_so() -> Response {
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path takes other methods: see `Allow`, and /v1/openapi.json",
+    )
+}
+
 pub(super) fn problem(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Problem { error: error.to_string() })).into_response()
 }
@@ -84,20 +98,27 @@ impl IntoResponse for NoAnswer {
     }
 }
 
+/// Which appliance answers, and how it was started.
+#[utoipa::path(get, path = "/v1/info", responses((status = 200, body = Info)))]
 async fn info(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.info()).into_response()
 }
 
 /// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
+#[utoipa::path(get, path = "/v1/config", responses((status = 200, content_type = "application/toml", body = String)))]
 async fn config(Shared(state): Shared<Arc<State>>) -> Response {
     let running = Config { settings: state.settings(), ..state.appliance.config.clone() };
     ([(header::CONTENT_TYPE, "application/toml")], running.to_toml()).into_response()
 }
 
+/// Everybody's counters, at most 250 ms old.
+#[utoipa::path(get, path = "/v1/stats", responses((status = 200, body = Stats)))]
 async fn stats(Shared(state): Shared<Arc<State>>) -> Response {
     Json(&*state.stats().await).into_response()
 }
 
+/// The counters in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let stats = state.stats().await;
     match state.scrape.page(&state, &stats) {
@@ -112,20 +133,24 @@ pub(super) fn lines(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Respons
     ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
 }
 
-/// The query's parameters as a filter, or the sentence that refuses them.
-pub(super) fn filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, String> {
-    query.map(|Query(filter)| filter).map_err(|error| {
+/// The query's parameters, or the sentence that refuses them.
+pub(super) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, String> {
+    query.map(|Query(parameters)| parameters).map_err(|error| {
         let text = error.body_text();
         text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned()
     })
 }
 
+/// What happens to flows from now on, as JSON lines without end; a reader that is too slow loses some and is told so.
+#[utoipa::path(get, path = "/v1/events", params(Filter),
+    responses((status = 200, content_type = "application/jsonl", body = EventLine)))]
 async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, QueryRejection>) -> Response {
-    let filter =
-        match filter(query).and_then(|filter| filter.check().map(|()| filter).map_err(|e| e.to_string())) {
-            Ok(filter) => filter,
-            Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
-        };
+    let filter = match parameters(query)
+        .and_then(|filter| filter.check().map(|()| filter).map_err(|e| e.to_string()))
+    {
+        Ok(filter) => filter,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+    };
     let wanted =
         move |line: &Line| line.event.as_deref().is_none_or(|(kind, flow)| filter.matches_event(*kind, flow));
     let mut reader = match state.hub.subscribe(&state.workers).await {
@@ -175,13 +200,20 @@ fn row(state: &State, key: TimeoutKey) -> TimeoutRow {
     }
 }
 
+/// Every timeout as it is now.
+#[utoipa::path(get, path = "/v1/timeouts", responses((status = 200, body = Vec<TimeoutRow>)))]
 async fn timeouts(Shared(state): Shared<Arc<State>>) -> Response {
     let rows: Vec<_> = TimeoutKey::ALL.iter().map(|&key| row(&state, key)).collect();
     Json(rows).into_response()
 }
 
-/// A request's body as JSON, within [`BODY_BYTES`] and [`BODY_TIMEOUT`].
+/// A request's body as JSON, within [`BODY_BYTES`] and [`BODY_TIMEOUT`]. Nothing at all is taken for `{}`.
 pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+    // A page of another site can make a browser send text or a form, but not this without asking us first.
+    if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_json) {
+        let said = "the body is not announced as JSON: send `Content-Type: application/json`";
+        return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, said));
+    }
     let body = request.into_body();
     let too_long =
         || problem(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES} bytes"));
@@ -199,9 +231,18 @@ pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Res
             ));
         }
     };
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
     serde_json::from_slice(&bytes).map_err(|error| problem(StatusCode::BAD_REQUEST, error))
 }
 
+/// Parameters such as a character set may follow.
+fn is_json(value: &HeaderValue) -> bool {
+    let kind = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+/// Changes one timeout while traffic runs.
+#[utoipa::path(put, path = "/v1/timeouts", request_body = SetTimeout, responses((status = 200, body = TimeoutRow)))]
 async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetTimeout = match body(request).await {
         Ok(asked) => asked,
@@ -222,17 +263,30 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
 }
 
 /// What `GET /v1/ports` may be asked for.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct PortsQuery {
+    /// With the driver's own counters.
     #[serde(default)]
     xstats: bool,
 }
 
-async fn ports(Shared(state): Shared<Arc<State>>, Query(query): Query<PortsQuery>) -> Response {
+/// Ports, links and counters.
+#[utoipa::path(get, path = "/v1/ports", params(PortsQuery), responses((status = 200, body = Vec<PortRow>)))]
+async fn ports(
+    Shared(state): Shared<Arc<State>>,
+    query: Result<Query<PortsQuery>, QueryRejection>,
+) -> Response {
+    let query = match parameters(query) {
+        Ok(query) => query,
+        Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
+    };
     Json((state.appliance.ports.rows)(query.xstats)).into_response()
 }
 
+/// Stops or starts a port.
+#[utoipa::path(put, path = "/v1/ports", request_body = SetPort, responses((status = 200, body = PortRow)))]
 async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetPort = match body(request).await {
         Ok(asked) => asked,
@@ -254,10 +308,14 @@ async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Respon
     }
 }
 
+/// How many flows each zone has and may have.
+#[utoipa::path(get, path = "/v1/limits", responses((status = 200, body = Limits)))]
 async fn limits(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.appliance.zones.limits()).into_response()
 }
 
+/// Limits a zone, or all zones without a limit of their own.
+#[utoipa::path(put, path = "/v1/limits", request_body = SetLimit, responses((status = 200, body = Limits)))]
 async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetLimit = match body(request).await {
         Ok(asked) => asked,
@@ -277,6 +335,7 @@ async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 }
 
 /// Many settings at once: refused as a whole, or applied between two bursts of each worker.
+#[utoipa::path(put, path = "/v1/sysctls", request_body = SetSysctls, responses((status = 200, body = Vec<Difference>)))]
 async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let asked: SetSysctls = match body(request).await {
         Ok(asked) => asked,
@@ -311,7 +370,13 @@ async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Res
     }
 }
 
-async fn flush(Shared(state): Shared<Arc<State>>) -> Response {
+/// Ends every flow.
+#[utoipa::path(post, path = "/v1/flush", request_body = FlushBody, responses((status = 200, body = Flushed)))]
+async fn flush(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let FlushBody {} = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
     let mut flows = 0;
     for worker in 0..state.workers.len() {
         let mut part = Flush::new();

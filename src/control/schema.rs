@@ -11,12 +11,13 @@ use conntrack::table::entry::status;
 use conntrack::tick::Tick;
 use conntrack::track::timeout::TimeoutKey;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::filter::MaskedMark;
 use crate::format::proto_name;
 
 /// One flow of `GET /v1/flows`, one JSON line each; also inside [`EventLine`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Flow {
     pub id: u32,
@@ -48,10 +49,12 @@ pub struct Flow {
 }
 
 /// One direction of a [`Flow`]; only the identifiers that its protocol has are present.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlowTuple {
+    #[schema(value_type = Option<String>)]
     pub src: Option<IpAddr>,
+    #[schema(value_type = Option<String>)]
     pub dst: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sport: Option<u16>,
@@ -75,7 +78,7 @@ pub struct FlowTuple {
 }
 
 /// TCP variables as (original, reply); see [`ProtoView::Tcp`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpFacts {
     pub wscale: [u8; 2],
@@ -83,14 +86,14 @@ pub struct TcpFacts {
 }
 
 /// SCTP verification tags as (original, reply); see [`ProtoView::Sctp`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SctpFacts {
     pub vtag: [u32; 2],
 }
 
 /// The timeouts that a GRE flow copied at creation; see [`ProtoView::Gre`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GreFacts {
     pub timeout_secs: u32,
@@ -98,7 +101,7 @@ pub struct GreFacts {
 }
 
 /// One JSON line of `GET /v1/events`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum EventLine {
     New {
@@ -124,7 +127,7 @@ pub enum EventLine {
 }
 
 /// `GET /v1/info`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
     pub version: String,
     pub dpdk: String,
@@ -144,7 +147,7 @@ pub struct Info {
 }
 
 /// One port of [`Info`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PortInfo {
     pub name: String,
     pub device: String,
@@ -157,7 +160,7 @@ pub struct PortInfo {
 }
 
 /// `GET /v1/stats`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     pub entries: u64,
     pub entries_limit: u64,
@@ -173,7 +176,7 @@ pub struct Stats {
 }
 
 /// How many flows of one protocol are in one state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StateEntries {
     pub proto: String,
     /// Empty for protocols without states.
@@ -182,7 +185,7 @@ pub struct StateEntries {
 }
 
 /// What one worker counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStats {
     pub worker: u32,
     /// False when the worker did not answer; then the numbers are its last known ones.
@@ -247,7 +250,7 @@ pub struct WorkerStats {
 }
 
 /// What one port counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PortStats {
     pub name: String,
     /// Whether the link is up; `None` where that can't be seen: a tap whose interface is in another network namespace.
@@ -273,7 +276,7 @@ pub struct PoolStats {
 }
 
 /// One port of `GET /v1/ports`; with `?xstats=true` it has the driver's own counters too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PortRow {
     pub info: PortInfo,
     /// False after it was stopped.
@@ -294,7 +297,7 @@ pub struct PortRow {
 }
 
 /// The body of `PUT /v1/ports`: a port is stopped or started. The answer is the [`PortRow`] as it is now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPort {
     pub name: String,
@@ -302,7 +305,7 @@ pub struct SetPort {
 }
 
 /// One row of `GET /v1/timeouts`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TimeoutRow {
     pub name: String,
     /// With a fraction: the tracker's tick is 4 ms.
@@ -314,7 +317,7 @@ pub struct TimeoutRow {
 
 /// The body of `PUT /v1/timeouts`: a name and a value as the configuration file takes them, the kernel's names and
 /// durations such as `5d` included. The answer is the [`TimeoutRow`] as it is now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTimeout {
     pub name: String,
@@ -322,7 +325,7 @@ pub struct SetTimeout {
 }
 
 /// `GET /v1/limits`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Limits {
     /// For every zone without a limit of its own; 0 for none.
     pub default_limit: u32,
@@ -334,7 +337,7 @@ pub struct Limits {
 }
 
 /// One zone of [`Limits`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ZoneRow {
     pub zone: u16,
     /// Flows at most; 0 for no limit.
@@ -358,7 +361,7 @@ pub struct ZoneRow {
 
 /// The body of `PUT /v1/limits`. Without a zone the default is set; without a limit the zone follows the default
 /// again. The answer is [`Limits`] as they are now, with the one zone or with none.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetLimit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,11 +371,12 @@ pub struct SetLimit {
 }
 
 /// The body of `PATCH /v1/flows`: what becomes of every flow that the query's filter takes. What is left out stays.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// As `conntrack -U -m`: `9`, or `0x10/0xf0`, which clears the mask's bits and XORs the value in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub mark: Option<MaskedMark>,
     /// The time left, such as `90s`, until the flow's next packet sets it anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -380,27 +384,32 @@ pub struct Change {
 }
 
 /// The answer of `GET /v1/count`: how many flows the query's filter takes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Counted {
     pub flows: u64,
 }
 
 /// The body of `PUT /v1/sysctls`: settings by their kernel names, all of them applied or none. The answer is a list of
 /// [`crate::config::diff::Difference`]s between before and after.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSysctls {
     pub settings: Vec<SetTimeout>,
 }
 
+/// The body of `POST /v1/flush`: an empty object. What is not JSON a hostile page could send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flush {}
+
 /// The answer of `POST /v1/flush`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Flushed {
     pub flows: u64,
 }
 
 /// The body of every answer that is not a success: one sentence with the fix in it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     pub error: String,
 }

@@ -12,22 +12,29 @@ use serde::{Deserialize, Serialize};
 pub use value::{Family, Kinds, MaskedMark, Net, Proto, State, Status, ValueError};
 
 /// A flow matches if it matches every field that is given. As query parameters: `proto=tcp&src=10.0.0.0/8`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub family: Option<Family>,
     /// A name such as `tcp`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub proto: Option<Proto>,
     /// The original direction's source: an address, or a network such as `10.0.0.0/8`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub src: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub dst: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub reply_src: Option<Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub reply_dst: Option<Net>,
     /// Ports of TCP, UDP, UDP-Lite and SCTP in the original direction.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,17 +63,21 @@ pub struct Filter {
     pub reply_dstkey: Option<u16>,
     /// A state of TCP or SCTP, in the words of either profile.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
     /// `5`, or `0x10/0xf0`: the mark's bits under the mask.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub mark: Option<MaskedMark>,
     /// `ASSURED`, `SEEN_REPLY`, `UNREPLIED`, with commas between.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub status: Option<Status>,
     /// Of events: `NEW`, `UPDATES`, `DESTROY`, with commas between. Means nothing elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
     pub events: Option<Kinds>,
 }
 

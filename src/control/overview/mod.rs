@@ -151,17 +151,22 @@ fn places() -> impl FnMut() -> u64 {
     }
 }
 
-/// `GET /v1/overview`.
+/// What happens now, as aggregates a second.
+#[utoipa::path(get, path = "/v1/overview", operation_id = "overview", responses((status = 200, body = Overview)))]
 pub(super) async fn now(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.overview().await).into_response()
 }
 
-/// `GET /v1/overview/history`.
+/// The last quarter of an hour, a sample a second.
+#[utoipa::path(get, path = "/v1/overview/history", operation_id = "overview_history",
+    responses((status = 200, body = History)))]
 pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Json<History> {
     Json(state.overviews.ring().tell())
 }
 
-/// `GET /v1/overview/stream`: server-sent events, the present one at once and then one a second.
+/// The overview as server-sent events: the present one at once and then one a second.
+#[utoipa::path(get, path = "/v1/overview/stream", operation_id = "overview_stream",
+    responses((status = 200, content_type = "text/event-stream", body = String)))]
 pub(super) async fn stream(Shared(state): Shared<Arc<State>>) -> Response {
     let later = WatchStream::from_changes(state.overviews.told.subscribe()).map(|told| told.event);
     let first = tokio_stream::once(event(&state.overview().await));

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::StateEntries;
 
 /// `GET /v1/overview`, and each event of `GET /v1/overview/stream`. Rates are over the second before `unix_ms`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Overview {
     /// When it was looked at: milliseconds since 1970.
     pub unix_ms: u64,
@@ -50,7 +51,7 @@ pub struct Overview {
 }
 
 /// A number that only grows, and how fast it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tally {
     /// Since the start.
     pub total: u64,
@@ -58,7 +59,7 @@ pub struct Tally {
 }
 
 /// Where the table's fill is going, by the last minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Forecast {
     /// Flows a second that the table grew by; negative where it shrank.
     pub growth_per_second: f64,
@@ -68,7 +69,7 @@ pub struct Forecast {
 }
 
 /// One worker of [`Overview`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerNow {
     pub worker: u32,
     /// False when it did not answer; then its numbers are its last known ones.
@@ -86,7 +87,7 @@ pub struct WorkerNow {
 }
 
 /// One port of [`Overview`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PortNow {
     pub name: String,
     /// Whether the link is up; `None` where that can't be seen.
@@ -104,7 +105,7 @@ pub struct PortNow {
 }
 
 /// Who has the most flows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Top {
     /// When the table was looked through: milliseconds since 1970.
     pub unix_ms: u64,
@@ -118,14 +119,15 @@ pub struct Top {
 }
 
 /// One address of [`Top`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Talker {
+    #[schema(value_type = String)]
     pub address: IpAddr,
     pub flows: u64,
 }
 
 /// `GET /v1/overview/history`: a sample each second, the oldest first, for the last quarter of an hour.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     pub unix_ms: Vec<u64>,
     /// By name, as many numbers as there are times; series that were always zero are left out. Numbers of flows:
