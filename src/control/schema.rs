@@ -266,7 +266,7 @@ pub struct PortStats {
 }
 
 /// One pool of packet buffers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolStats {
     pub name: String,
     /// Buffers in all.
