@@ -23,7 +23,8 @@ use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
-use crate::telemetry::log;
+use crate::telemetry::socket::Board;
+use crate::telemetry::{self, log};
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use crate::zones::Registry;
@@ -121,7 +122,10 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
     }
     report::ready(begun);
-    let served = serve(config, ports, pool, zones, &shares, ends, doors, &running);
+    let board = Arc::new(Board::default());
+    let _told = telemetry::socket::register(eal.handle(), &board)?;
+    let seen = Seen { ports, pool, zones, ends, board };
+    let served = serve(config, seen, &shares, doors, &running);
 
     tracing::info!("stopping");
     stoppers.iter().for_each(|stopper| stopper.stop());
@@ -206,25 +210,34 @@ fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
     words
 }
 
-/// Answers operators until a signal comes, or a worker ends.
-fn serve(
-    config: &Config,
+/// What control sees of the rest.
+struct Seen {
     ports: Vec<OpenPort>,
     pool: Mempool,
     zones: Registry,
-    shares: &[u16],
     ends: Vec<ControlEnd>,
+    /// For DPDK's telemetry socket.
+    board: Arc<Board>,
+}
+
+/// Answers operators until a signal comes, or a worker ends.
+fn serve(
+    config: &Config,
+    seen: Seen,
+    shares: &[u16],
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let Seen { ports, pool, zones, ends, board } = seen;
     let ports = Arc::new(ports);
     let appliance = Appliance {
         info: info(config, shares, &ports),
         config: config.clone(),
         workers: ends,
         zones,
+        board,
         ports: port_doors(config, &ports),
         pool_stats: Box::new(move || vec![pool_stats(&pool)]),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
@@ -294,7 +307,6 @@ fn eal_config(
         telemetry: config.eal.telemetry,
         devices: specs.iter().map(|spec| spec.device.clone()).collect(),
         extra: config.eal.raw.iter().chain(extra).cloned().collect(),
-        ..eal::Config::default()
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::telemetry::socket::{Board, Moment};
 use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
@@ -52,6 +53,8 @@ pub struct Appliance {
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
+    /// Where the numbers are written down for DPDK's telemetry socket.
+    pub board: Arc<Board>,
     /// Counts the buffers of every pool.
     pub pool_stats: Box<dyn Fn() -> Vec<PoolStats> + Send + Sync>,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
@@ -140,6 +143,8 @@ impl State {
         let stats = Arc::new(stats::stats(&last, ports, pools, zones, limit, self.classic));
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));
+        let timeouts = self.settings().timeouts;
+        self.appliance.board.put(Moment { info: self.info(), stats: Arc::clone(&stats), timeouts });
         (at, stats)
     }
 

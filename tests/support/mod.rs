@@ -188,6 +188,8 @@ fn free_address() -> std::net::SocketAddr {
 pub fn command(folder: &Path) -> Command {
     let log = std::fs::File::create(folder.join("log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"));
+    // DPDK puts its own socket below this: each test has one of its own.
+    command.env("RUNTIME_DIRECTORY", folder);
     command.arg("run").arg("--config").arg(folder.join("config.toml"));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command

@@ -80,12 +80,15 @@ fn inserts(page: &mut Page, stats: &Stats) {
     );
 }
 
+/// A metric's name, its label, its help, its numbers, and which of the label's values can occur there.
+type Family<'a> = (&'static str, &'static str, &'static str, ByLabel, &'a dyn Fn(&str) -> bool);
+
 fn by_reason(page: &mut Page, stats: &Stats) {
     // Reasons that cannot occur in a place have no series there.
     let of_packets = |label: &str| reason(label).is_none_or(Reason::is_of_packets);
     let of_frames = |label: &str| reason(label).is_none_or(Reason::is_of_frames);
     let any = |_: &str| true;
-    let families: [(_, _, _, ByLabel, &dyn Fn(&str) -> bool); 5] = [
+    let families: [Family<'_>; 5] = [
         (
             "conntrack_evictions_total",
             "reason",
