@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use conntrack::event::Events;
+use conntrack::fragment::Meeting;
 use conntrack::key::hash::{Cpu, Hasher};
 use conntrack::key::key_of;
 use conntrack::key::owner::{Owners, WorkerId};
@@ -110,7 +111,7 @@ fn tracker(owners: Owners) -> Tracker {
     let memory = Memory::heap(Tracker::memory_bytes(&limits).expect("limits")).expect("memory");
     Tracker::new(limits, Settings::new(Profile::Linux), Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory)
         .expect("limits")
-        .among(owners)
+        .among(owners, Meeting::Entry)
 }
 
 /// Quartiles, the median in the middle.
@@ -202,8 +203,6 @@ impl Rig {
         let specs = [spec("in", device, Role::Inside), spec("out", sink, Role::Outside)];
         let workers = queues.len() as u16;
         let mut plan = Plan::new(&specs, workers, 0);
-        // The capture itself lies in the pool's buffers, beside those on their way.
-        plan.pool.mbufs = 65_535;
         plan.pool.frame_room = 512;
         plan.pool.name = format!("bench{number}");
         let mut ports = Ports::open(eal, &specs, workers, &plan).expect("ports");

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::{Policy, TooManyRules};
 use conntrack::tracker::{Limits, LimitsError, Tracker};
@@ -15,7 +16,7 @@ use dpdk::eal::{self, Eal};
 use dpdk::mempool::Mempool;
 use dpdk::port::RSS_KEY_MAX;
 
-use crate::bus::ControlEnd;
+use crate::bus::{ControlEnd, Stopper};
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, PoolStats, PortInfo, PortRow, PortStats};
@@ -65,19 +66,20 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let plan = plan(config, &specs, cores.workers.len());
-    let findings = preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?);
+    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
-    let eal = Eal::start(&eal_config(config, &cores, &specs, &plan, extra_eal), log::from_dpdk)?;
+    let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
         cores.keep(usize::from(probed.workers_at_most()));
     }
     let workers = cores.workers.len() as u16;
+    // For those workers that are really made.
+    let plan = plan(config, &specs, cores.workers.len());
     let Ports { ports, workers: queues, pool } = probed.start(eal.handle(), workers, &plan)?;
 
     let links = handoff::mesh(eal.handle(), workers)?;
@@ -87,11 +89,13 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     let (mut ends, mut ready, mut pages) = (Vec::new(), Vec::new(), Pages::Huge);
     // Tunnels are told apart by a secret of their own.
     let zones = Registry::new(config, usize::from(workers), words(&random()?));
+    let meeting = meeting(&ports);
     for (number, (queues, links)) in queues.into_iter().zip(links).enumerate() {
         let core = cores.workers.get(number).copied();
         let (limits, owners) = part(config, hash_key, &shares, number);
         let max_datagrams = limits.max_datagrams;
-        let (mut tracker, on) = worker::on_core(core, || tracker(config, limits, owners))?;
+        let meeting = meeting.clone();
+        let (mut tracker, on) = worker::on_core(core, || tracker(config, limits, owners, meeting))?;
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
@@ -115,32 +119,89 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     }
     report::print(config, &cores, &findings, &ports, pages, http);
 
-    let stoppers: Vec<_> = ends.iter().map(ControlEnd::stopper).collect();
-    let mut running = Vec::new();
-    for (number, worker) in ready.into_iter().enumerate() {
-        let core = cores.workers.get(number).copied();
-        running.push(worker::start(number, Box::new(worker), core, eal.handle().clone())?);
-    }
-    report::ready(begun);
     let board = Arc::new(Board::default());
     let _told = telemetry::socket::register(eal.handle(), &board)?;
+    let mut crew = Crew::default();
+    for (number, (worker, end)) in ready.into_iter().zip(&ends).enumerate() {
+        let core = cores.workers.get(number).copied();
+        let running = worker::start(number, Box::new(worker), core, eal.handle().clone())?;
+        crew.join(running, end.stopper());
+    }
+    report::ready(begun);
     let seen = Seen { ports, pool, zones, ends, board };
-    let served = serve(config, seen, &shares, doors, &running);
+    let served = serve(config, seen, &shares, doors, &crew.running);
 
     tracing::info!("stopping");
-    stoppers.iter().for_each(|stopper| stopper.stop());
-    for worker in running {
-        worker.join()?;
-    }
+    crew.end()?;
     served
+}
+
+/// The workers at work. However the appliance ends, none of them outlives it: EAL must not go while they use it.
+#[derive(Debug, Default)]
+struct Crew {
+    running: Vec<Running>,
+    stoppers: Vec<Stopper>,
+}
+
+impl Crew {
+    fn join(&mut self, worker: Running, stopper: Stopper) {
+        self.running.push(worker);
+        self.stoppers.push(stopper);
+    }
+
+    /// Stops all and waits for each; the first complaint is told.
+    fn end(&mut self) -> Result<(), ThreadError> {
+        self.stoppers.iter().for_each(Stopper::stop);
+        let mut first = Ok(());
+        for worker in self.running.drain(..) {
+            first = first.and(worker.join());
+        }
+        first
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // Whatever brings us here is told already.
+        let _ = self.end();
+    }
 }
 
 /// Looks at the host as [`run`] would, and starts nothing.
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
-    let cores = Cores::choose(config, &specs, &Host::here())?;
-    let plan = plan(config, &specs, cores.workers.len());
-    Ok(preflight::check(&Host::here(), &needs(config, &cores, &specs, &plan)?))
+    let mut cores = Cores::choose(config, &specs, &Host::here())?;
+    Ok(fit(config, &specs, &mut cores, &Host::here())?.1)
+}
+
+/// What is needed, and what the host says to it. How many queues a card has is known only once DPDK runs, so `auto` may
+/// begin with more workers than there will be: memory that is not there for so many is no reason not to start with fewer.
+fn fit(
+    config: &Config,
+    specs: &[PortSpec],
+    cores: &mut Cores,
+    host: &Host,
+) -> Result<(Plan, Vec<Finding>), RunError> {
+    let look = |cores: &Cores| -> Result<_, RunError> {
+        let plan = plan(config, specs, cores.workers.len());
+        let findings = preflight::check(host, &needs(config, cores, specs, &plan)?);
+        Ok((plan, findings))
+    };
+    let wished = look(cores)?;
+    if config.workers != Workers::Auto || preflight::worst(&wished.1) != Status::Fail {
+        return Ok(wished);
+    }
+    let mut fewer = cores.clone();
+    for count in (1..cores.workers.len()).rev() {
+        fewer.keep(count);
+        let (plan, mut findings) = look(&fewer)?;
+        if preflight::worst(&findings) != Status::Fail {
+            findings.push(preflight::fewer_workers(count, cores.workers.len()));
+            *cores = fewer;
+            return Ok((plan, findings));
+        }
+    }
+    Ok(wished)
 }
 
 /// What must be mended, a line each.
@@ -310,8 +371,24 @@ fn eal_config(
     }
 }
 
+/// Where fragments meet. With one pair of ports, a queue on each, all that belong together come by one queue, and so does
+/// all else of their flow: put together there, a datagram stays between the packets that it came between. Cards that have
+/// several queues bring a flow's fragments and its whole packets by different ones, and nobody knows their order.
+fn meeting(ports: &[OpenPort]) -> Meeting {
+    if ports.len() <= 2 && ports.iter().all(|port| port.rx_queues() == 1) {
+        Meeting::Entry
+    } else {
+        Meeting::Owner(Distances::new())
+    }
+}
+
 /// A worker's tracker and what its table lies on.
-fn tracker(config: &Config, limits: Limits, owners: Owners) -> Result<(Tracker, Pages), RunError> {
+fn tracker(
+    config: &Config,
+    limits: Limits,
+    owners: Owners,
+    meeting: Meeting,
+) -> Result<(Tracker, Pages), RunError> {
     let policy = match config.mode {
         Mode::Mirror => Policy::ACCEPT_ALL,
         Mode::Inline => {
@@ -323,7 +400,7 @@ fn tracker(config: &Config, limits: Limits, owners: Owners) -> Result<(Tracker, 
     let pages = mapping.pages();
     let tracker = Tracker::new(limits, config.settings, policy, config.table.on_full, mapping.into_memory())
         .map_err(RunError::Table)?
-        .among(owners);
+        .among(owners, meeting);
     Ok((tracker, pages))
 }
 

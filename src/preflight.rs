@@ -127,6 +127,15 @@ pub fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
     report.findings
 }
 
+/// `auto` makes fewer workers than there are cores for, because the host has no memory for more.
+pub fn fewer_workers(have: usize, could: usize) -> Finding {
+    let sentence = format!(
+        "auto makes {have} and not {could}, for which there is too little memory: lower `table.max_entries`, or reserve more \
+         hugepages (`doctor` with `workers = {could}` says how many)"
+    );
+    Finding { what: "workers".to_owned(), status: Status::Warn, sentence }
+}
+
 #[derive(Debug, Default)]
 struct Report {
     findings: Vec<Finding>,

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Policy, Role};
 use conntrack::table::memory::Memory;
@@ -92,6 +93,7 @@ fn appliance(eal: &Handle, dir: &str, number: usize, workers: u8) -> (Vec<Contro
     settings.timeouts.set(TimeoutKey::Udp, Ticks::from_secs(2));
     let (mut ends, mut made) = (Vec::new(), Vec::new());
     let links = handoff::mesh(eal, count).unwrap();
+    let distances = Distances::new();
     for ((pairs, links), me) in ports.workers.drain(..).zip(links).zip(0..) {
         let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
         let tracker = Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::EarlyDrop, memory).unwrap();
@@ -104,7 +106,7 @@ fn appliance(eal: &Handle, dir: &str, number: usize, workers: u8) -> (Vec<Contro
                 .map(|(queues, peer)| Port { queues, peer: Some(peer) })
                 .collect(),
             links,
-            tracker: tracker.among(owners),
+            tracker: tracker.among(owners, Meeting::Owner(distances.clone())),
             max_datagrams: MAX_DATAGRAMS,
             budget: ExpireBudget { flows: 64 },
             idle: Idle::Poll,
@@ -203,7 +205,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     assert!(first.work.handed_off > u64::from(FLOWS) / 2 && first.work.sent_through > u64::from(FLOWS) / 2);
     assert_eq!((first.work.tx_packets, second.work.tx_packets), (0, 2 * u64::from(FLOWS)));
     assert_eq!(first.tracker.fragments_held + second.tracker.fragments_held, 50);
-    assert_eq!(first.work.handed_off + first.work.sent_through, second.work.handed_in);
+    assert_eq!(first.work.handed_off + first.work.handed_on + first.work.sent_through, second.work.handed_in);
     drop(workers);
     drop(ports);
 }

@@ -53,6 +53,8 @@ struct rte_mempool *dpdk_pktmbuf_pool_dense(const char *name, unsigned n, unsign
 	return pool;
 }
 
+int dpdk_pktmbuf_linearize(struct rte_mbuf *mbuf) { return rte_pktmbuf_linearize(mbuf); }
+
 /* The function takes a pointer to the pointer and leaves it alone. */
 int dpdk_vlan_insert(struct rte_mbuf *mbuf) { return rte_vlan_insert(&mbuf); }
 

@@ -26,8 +26,10 @@ pub struct WorkCounters {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
-    /// Frames given to the worker that owns their flow.
+    /// Frames that came by a port of this worker and were given to the worker that owns their flow or datagram.
     pub handed_off: u64,
+    /// Frames of datagrams that were handed in and put together here, given on to the worker that owns their flow.
+    pub handed_on: u64,
     /// Frames given to a worker that has a queue where they leave.
     pub sent_through: u64,
     /// Frames that other workers gave to this one, to track or to send.

@@ -102,12 +102,12 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
         worker.tx_full,
         worker.rx_refused,
     )?;
-    if worker.handed_off + worker.sent_through + worker.handed_in > 0 {
+    if worker.handed_off + worker.handed_on + worker.sent_through + worker.handed_in > 0 {
         let share = 100.0 * worker.handed_off as f64 / worker.rx_packets.max(1) as f64;
         writeln!(
             out,
-            "  hand-off   off={} ({share:.1}% of rx) in={} sent_through={}",
-            worker.handed_off, worker.handed_in, worker.sent_through,
+            "  hand-off   off={} ({share:.1}% of rx) in={} on={} sent_through={}",
+            worker.handed_off, worker.handed_in, worker.handed_on, worker.sent_through,
         )?;
     }
     writeln!(
@@ -128,11 +128,13 @@ fn print_worker(out: &mut impl Write, worker: &WorkerStats) -> io::Result<()> {
     named(out, "malformed", &worker.malformed, false)?;
     named(out, "dropped", &worker.dropped, false)?;
     named(out, "ended", &worker.destroyed, true)?;
-    if worker.fragments_held > 0 {
+    let given_up = worker.datagrams_timed_out + worker.datagrams_evicted + worker.held_full;
+    if worker.fragments_held + worker.fragments_again + worker.held_frames + given_up > 0 {
         writeln!(
             out,
-            "  fragments  held={} completed={} timed_out={} evicted={} held_now={} held_full={}",
+            "  fragments  held={} again={} completed={} timed_out={} evicted={} held_now={} held_full={}",
             worker.fragments_held,
+            worker.fragments_again,
             worker.datagrams_completed,
             worker.datagrams_timed_out,
             worker.datagrams_evicted,

@@ -298,8 +298,14 @@ async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Respon
         let said = format!("no port is called `{}`: there are {known}", asked.name);
         return problem(StatusCode::BAD_REQUEST, said);
     };
-    if let Err(error) = state.appliance.ports.set_running(&state.workers, port, asked.running).await {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, error);
+    // On a task of its own: begun, it is brought to its end, also where whoever asked goes away meanwhile.
+    let (whole, running) = (Arc::clone(&state), asked.running);
+    let change =
+        tokio::spawn(async move { whole.appliance.ports.set_running(&whole.workers, port, running).await });
+    match change.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return problem(StatusCode::SERVICE_UNAVAILABLE, error),
+        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
     tracing::info!(port = asked.name, running = asked.running, "port changed");
     match (state.appliance.ports.rows)(false).into_iter().nth(port) {

@@ -197,6 +197,9 @@ pub struct WorkerStats {
     pub tx_packets: u64,
     /// Frames given to the worker that owns their flow; over `rx_packets`: the share that came to the wrong one.
     pub handed_off: u64,
+    /// Fragments that were handed in, put together here, and given on to the worker that owns their flow.
+    #[serde(default)]
+    pub handed_on: u64,
     /// Frames given to a worker that has a queue where they leave.
     pub sent_through: u64,
     /// Frames that other workers gave to this one, to track or to send.
@@ -236,6 +239,9 @@ pub struct WorkerStats {
     /// New flows that passed without an entry because the table was full.
     pub full_untracked: u64,
     pub fragments_held: u64,
+    /// Fragments of datagrams that another worker had found whole, taken in once more by the owner of their flow.
+    #[serde(default)]
+    pub fragments_again: u64,
     pub datagrams_completed: u64,
     pub datagrams_timed_out: u64,
     pub datagrams_evicted: u64,

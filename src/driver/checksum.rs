@@ -9,6 +9,8 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// QinQ before it had a number of its own.
+const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
 /// Extension headers before the transport header, of those that a local stack sends. RFC 8200 section 4.1
 const HOP_BY_HOP: u8 = 0;
@@ -26,7 +28,7 @@ pub fn fill(frame: &[u8]) -> Option<(usize, [u8; 2])> {
     let mut ethertype = be16(frame, at)?;
     at += 2;
     for _ in 0..TAGS_MAX {
-        if !matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
+        if !matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ | ETHERTYPE_QINQ_OLD) {
             break;
         }
         ethertype = be16(frame, at + 2)?;
@@ -95,10 +97,11 @@ mod tests {
     use super::*;
 
     /// A frame with tags, IP of either family with or without an extension header, and a transport header of `protocol`.
-    fn frame(tags: usize, v6: bool, extension: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    fn frame(tags: &[u16], v6: bool, extension: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![2; 12];
-        for _ in 0..tags {
-            frame.extend_from_slice(&[0x81, 0, 0, 5]);
+        for tag in tags {
+            frame.extend_from_slice(&tag.to_be_bytes());
+            frame.extend_from_slice(&[0, 5]);
         }
         let transport: Vec<u8> = match protocol {
             proto::TCP => {
@@ -137,11 +140,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_filled_in_is_right(
-            tags in 0usize..=2, v6: bool, extension: bool, tcp: bool,
+            tags in prop::collection::vec(prop::sample::select(&[0x8100_u16, 0x88a8, 0x9100][..]), 0..=2), v6: bool, extension: bool, tcp: bool,
             payload in prop::collection::vec(any::<u8>(), 0..200), padding in 0usize..20
         ) {
             let protocol = if tcp { proto::TCP } else { proto::UDP };
-            let mut bytes = frame(tags, v6, extension, protocol, &payload);
+            let mut bytes = frame(&tags, v6, extension, protocol, &payload);
             bytes.resize(bytes.len() + padding, 0xee);
             let verify = |bytes: &[u8]| {
                 matches!(wire::parse(bytes, Link::Ethernet, Checksum::Unknown, true), Parsed::Packet(_))
@@ -160,7 +163,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..100) {
             fill(&bytes);
-            let mut good = frame(1, true, true, proto::TCP, b"x");
+            let mut good = frame(&[0x8100], true, true, proto::TCP, b"x");
             good.truncate(cut);
             fill(&good);
         }
@@ -168,16 +171,16 @@ mod tests {
 
     #[test]
     fn a_fragment_and_other_protocols_are_left_alone() {
-        let mut bytes = frame(0, false, false, proto::UDP, b"x");
+        let mut bytes = frame(&[], false, false, proto::UDP, b"x");
         bytes[20] = 0x20;
         assert_eq!(fill(&bytes), None);
-        assert_eq!(fill(&frame(0, false, false, proto::SCTP, b"x")), None);
+        assert_eq!(fill(&frame(&[], false, false, proto::SCTP, b"x")), None);
     }
 
     #[test]
     fn a_udp_sum_of_zero_is_written_as_all_ones() {
         let zero = (0..=u16::MAX).find_map(|word| {
-            let bytes = frame(0, false, false, proto::UDP, &word.to_be_bytes());
+            let bytes = frame(&[], false, false, proto::UDP, &word.to_be_bytes());
             fill(&bytes).filter(|(_, sum)| *sum == [0xff, 0xff])
         });
         assert!(zero.is_some(), "one payload in 65536 sums to zero");

@@ -16,6 +16,7 @@ use conntrack::policy::Role;
 use conntrack::tracker::{BURST, Frame};
 use conntrack::wire;
 
+use super::capture::Capture;
 use super::checksum;
 
 const _: () = assert!(burst::CAPACITY == BURST, "a burst of the driver is a burst of the tracker");
@@ -89,7 +90,8 @@ impl Plan {
         // its size; a half goes to drivers that prepare more than they show.
         let busy = queues * 2 * u32::from(DESCRIPTORS)
             + (u32::from(workers) + 1) * (cache * 3 / 2 + 4 * burst::CAPACITY as u32)
-            + held;
+            + held
+            + ports.iter().map(|port| preloaded(&port.device)).sum::<u32>();
         let mbufs = (busy + busy / 4).next_power_of_two() - 1;
         let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         // A whole frame fits one buffer, so that hardware never chains them.
@@ -107,6 +109,21 @@ impl Plan {
     pub fn mib(&self, hugepages: bool) -> u32 {
         if hugepages { self.memory_mib } else { self.plain_memory_mib }
     }
+}
+
+/// Buffers that a device keeps for itself for good: net_pcap, told to go through its captures again and again, has read
+/// them into buffers before it receives the first frame.
+fn preloaded(device: &Device) -> u32 {
+    let again = device.arg("infinite_rx").and_then(|value| value.parse::<u32>().ok()).unwrap_or_default() > 0;
+    if device.vdev_driver() != Some("net_pcap") || !again {
+        return 0;
+    }
+    // What cannot be read the device will refuse, and say why.
+    let frames = |path: &str| {
+        let mut capture = Capture::open(Path::new(path)).ok()?;
+        Some(std::iter::from_fn(|| capture.next_frame().ok().flatten().map(|_| ())).count() as u32)
+    };
+    device.args("rx_pcap").filter_map(frames).sum()
 }
 
 /// A port's side towards the control thread.
@@ -263,7 +280,7 @@ impl Probed {
                 };
                 let exit = match tx[worker].take() {
                     _ if spec.mirror => Exit::Nowhere,
-                    Some(queue) => Exit::Queue(Egress { queue, unsent: 0 }),
+                    Some(queue) => Exit::Queue(Egress::new(queue, port.info().tx_multi_segment)),
                     None => senders
                         .get(worker % senders.len().max(1))
                         .map_or(Exit::Nowhere, |&to| Exit::Through(to)),
@@ -502,14 +519,24 @@ impl Default for Scratch {
 #[derive(Debug)]
 pub struct Egress {
     queue: TxQueue,
+    /// The device sends frames of several segments too.
+    chains: bool,
     unsent: u64,
 }
 
 impl Egress {
+    /// By `queue`, whose device sends frames of several segments if `chains`.
+    pub fn new(queue: TxQueue, chains: bool) -> Self {
+        Self { queue, chains, unsent: 0 }
+    }
+
     /// Sends `burst`; gives how many frames the device took. It is offered again while the device takes some; the
     /// rest are freed and counted.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> usize {
+        if !self.chains && burst.iter().any(|frame| frame.segments() > 1) {
+            self.unsent += join(burst);
+        }
         let mut sent = 0;
         for _ in 0..SEND_TRIES {
             let now = self.queue.send(burst);
@@ -534,10 +561,19 @@ impl Egress {
         true
     }
 
-    /// Frames that the device did not take.
+    /// Frames that the device did not take, or that it cannot take.
     pub fn unsent(&self) -> u64 {
         self.unsent
     }
+}
+
+/// Makes one segment of each frame, for a device that sends no others: net_af_xdp would send what lies behind the first
+/// one's buffer. A buffer has room for a frame of the greatest MTU; gives how many were longer, and had to be freed.
+#[cold]
+fn join(burst: &mut Burst) -> u64 {
+    let before = burst.len();
+    burst.retain(Mbuf::linearize);
+    (before - burst.len()) as u64
 }
 
 #[cfg(test)]
@@ -571,6 +607,26 @@ mod tests {
         assert!(plan.memory_mib <= 64, "a demo fits {} MiB", plan.memory_mib);
         let plan = Plan::new(&[spec("net_ring0", u16::MAX)], 1, 0);
         assert!(plan.pool.frame_room >= 65_000, "{} must not wrap", plan.pool.frame_room);
+    }
+
+    #[test]
+    fn a_plan_has_buffers_for_captures_that_a_device_keeps() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes: Vec<u8> = Vec::new();
+        for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for _ in 0..70_000 {
+            bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 20, 0, 0, 0]);
+            bytes.extend([2; 20]);
+        }
+        std::fs::write(file.path(), bytes).unwrap();
+        let device = |more: &str| {
+            format!("net_pcap0,rx_pcap={path},rx_pcap={path}{more}", path = file.path().display())
+        };
+        let mbufs = |more: &str| Plan::new(&[spec(&device(more), 1500)], 2, 0).pool.mbufs;
+        assert!(mbufs("") < 70_000 && mbufs(",infinite_rx=0") < 70_000);
+        assert!(mbufs(",infinite_rx=1") > 140_000, "{}", mbufs(",infinite_rx=1"));
     }
 
     #[test]

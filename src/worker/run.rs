@@ -114,10 +114,27 @@ impl Source {
             },
         }
     }
+
+    #[inline(always)]
+    fn came(self, frame: &Mbuf) -> Came {
+        Came { port: self.port_of(frame), by_ring: matches!(self, Self::Ring) }
+    }
 }
 
-/// A frame that waits for the rest of its datagram, and the port that it came by.
-type Waiting = (usize, Mbuf);
+/// A frame that waits for the rest of its datagram.
+#[derive(Debug)]
+struct Waiting {
+    frame: Mbuf,
+    came: Came,
+}
+
+/// How a frame came to this worker.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    port: usize,
+    /// Another worker gave it.
+    by_ring: bool,
+}
 
 /// A worker between two turns.
 #[derive(Debug)]
@@ -372,15 +389,15 @@ impl Worker {
     fn deal(&mut self, source: Source) {
         let mut way = way!(self);
         for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
-            let port = source.port_of(&frame);
+            let came = source.came(&frame);
             let end = match outcome.verdict {
                 // Where nothing is sent on, be it to another worker, the tracker's copy is all that is needed.
-                Verdict::Hold(_) if way.links.sources() == 0 && !way.leads_out(port) => {
+                Verdict::Hold(_) if way.links.sources() == 0 && !way.leads_out(came.port) => {
                     way.free(frame);
                     continue;
                 }
                 Verdict::Hold(id) => {
-                    if let Err((_, frame)) = self.held.keep(id, (port, frame)) {
+                    if let Err(Waiting { frame, .. }) = self.held.keep(id, Waiting { frame, came }) {
                         way.work.held_full += 1;
                         way.free(frame);
                     }
@@ -398,12 +415,12 @@ impl Worker {
                 }
             };
             if let Some(id) = outcome.releases {
-                self.held.release(id, |(port, frame)| way.end(port, frame, end));
+                self.held.release(id, |Waiting { frame, came }| way.end(came, frame, end));
             }
-            way.end(port, frame, end);
+            way.end(came, frame, end);
         }
         while let Some(id) = self.tracker.take_discarded() {
-            self.held.release(id, |(_, frame)| way.free(frame));
+            self.held.release(id, |Waiting { frame, .. }| way.free(frame));
         }
         if way.lost > 0 {
             self.tracker.count_dropped(DropReason::HandOffFull, way.lost);
@@ -437,7 +454,7 @@ impl Worker {
         self.worked |= expired.visited > 0;
         while let Some(id) = self.tracker.take_discarded() {
             let dead = &mut self.dead;
-            self.held.release(id, |(_, frame)| free(dead, frame));
+            self.held.release(id, |Waiting { frame, .. }| free(dead, frame));
         }
         self.dead.clear();
     }
@@ -477,9 +494,9 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// What `end` says for a frame that came by `port`.
+    /// What `end` says for a frame that came so.
     #[inline(always)]
-    fn end(&mut self, port: usize, frame: Mbuf, end: End) {
+    fn end(&mut self, Came { port, by_ring }: Came, frame: Mbuf, end: End) {
         match end {
             End::Forward => match self.inputs.get(port).and_then(|input| input.peer) {
                 Some(peer) => self.leave(peer, frame),
@@ -487,6 +504,8 @@ impl Way<'_> {
             },
             End::Drop => self.free(frame),
             End::HandOff(owner) => match self.links.give(owner, frame, Errand::Track { port }) {
+                // What was handed in counts as handed off already.
+                Ok(()) if by_ring => self.work.handed_on += 1,
                 Ok(()) => self.work.handed_off += 1,
                 Err(frame) => self.lose(frame),
             },

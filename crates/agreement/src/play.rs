@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use conntrack::event::{
     Event as TrackerEvent, EventKind as TrackerEventKind, Events, FlowView, ProtoView, Tuple,
 };
+use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Action, Class, Policy, Role, Rule};
 use conntrack::table::entry::status as flow_status;
@@ -69,6 +70,7 @@ pub struct Player {
     /// A packet as a frame.
     wire: Vec<u8>,
     live: Live,
+    distances: Distances,
     held: HashMap<(usize, HeldId), Kept>,
     /// Chooses where the next packet enters.
     entry: u64,
@@ -102,6 +104,7 @@ impl Player {
             views: Vec::with_capacity(max_flows as usize),
             wire: Vec::new(),
             live: HashMap::new(),
+            distances: Distances::new(),
             created: 0,
             announced: true,
             reason: None,
@@ -122,7 +125,7 @@ impl Player {
                 Tracker::new(limits(self.max_flows), settings.tracker, policy(), OnFull::DropNew, memory)
                     .expect("the memory is as large as the limits need");
             let owners = Owners::shared(&shares, WorkerId(me as u8)).expect("few workers");
-            worker.tracker = Some(tracker.among(owners));
+            worker.tracker = Some(tracker.among(owners, Meeting::Owner(self.distances.clone())));
         }
         self.held.clear();
         self.told.clear();

@@ -4,6 +4,8 @@
 //! Everything is taken at start: slots for datagrams, pages for their bytes, room for the list of each one's runs. When
 //! any of them is used up, the oldest datagram makes room.
 
+mod distance;
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -13,6 +15,18 @@ use crate::key::hash::Hasher;
 use crate::key::{FlowKey, kind};
 use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::wire::{Addr, Datagram, Family, Fragment};
+
+pub use distance::Distances;
+
+/// Where the fragments of a datagram meet, if there are several workers.
+#[derive(Clone, Debug)]
+pub enum Meeting {
+    /// At the worker that receives them: whatever may belong together comes to one. The datagram then goes to the owner
+    /// of its flow by the same way as the flow's whole packets, and behind those that came before it.
+    Entry,
+    /// At the owner of what ties them together, wherever they enter. The counts are the same for all workers.
+    Owner(Distances),
+}
 
 /// Names a datagram whose fragments are held; never used twice while frames are held under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +156,8 @@ pub struct Fragments {
     slots: Box<[Slot]>,
     runs: Box<[Run]>,
     buckets: Box<[u16]>,
+    /// Where several workers put datagrams of one source together; else the peers count.
+    distances: Option<Distances>,
     peers: Box<[Peer]>,
     peer_buckets: Box<[u16]>,
     pages: Box<[u8]>,
@@ -179,6 +195,7 @@ impl Fragments {
             slots: (1..=slots).map(slot).collect(),
             runs: vec![Run::default(); slots * RUNS_MAX].into_boxed_slice(),
             buckets: vec![NONE; buckets].into_boxed_slice(),
+            distances: None,
             peers: (1..=slots).map(peer).collect(),
             peer_buckets: vec![NONE; buckets].into_boxed_slice(),
             pages: vec![0; pages * PAGE_BYTES].into_boxed_slice(),
@@ -193,6 +210,11 @@ impl Fragments {
             timed_out: 0,
             whole: vec![0; PAGES_PER_DATAGRAM * PAGE_BYTES].into_boxed_slice(),
         }
+    }
+
+    /// Has the distance between fragments of one source counted together with others who put its datagrams together.
+    pub fn count_with(&mut self, distances: Distances) {
+        self.distances = Some(distances);
     }
 
     /// The most frames held for datagrams that wait. Those of discarded datagrams come on top until they are taken: at
@@ -244,13 +266,10 @@ impl Fragments {
         self.take(now, key, fragment, false)
     }
 
-    /// The hash of what must meet in one place for a fragment's datagram to be put together as Linux does: whoever
-    /// owns it does that. In IPv4 that is all of its source's fragments, whose distance is counted.
+    /// The hash of what ties a fragment to others: whoever owns it puts the datagram together. Keyed, so that nobody
+    /// chooses who that is.
     pub fn hash(&self, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> u64 {
-        self.hasher.hash(&match fragment.family {
-            Family::V4 => peer_key(&fragment.src),
-            Family::V6 => key_of(fragment, zone, ingress),
-        })
+        self.hasher.hash(&key_of(fragment, zone, ingress))
     }
 
     fn take(
@@ -266,14 +285,15 @@ impl Fragments {
             self.discard(late);
             slot = None;
         }
+        let mut seen = 0;
         if count_distance {
-            slot = self.count_distance(fragment, slot);
+            (slot, seen) = self.count_distance(fragment, slot);
         }
         let (place, slot) = match Place::of(fragment) {
             Ok(place) => (place, slot),
             Err(refusal) => return self.refuse(slot, refusal),
         };
-        let Some(slot) = slot.or_else(|| self.open(now, key, fragment)) else {
+        let Some(slot) = slot.or_else(|| self.open(now, key, fragment, seen)) else {
             return Reassembly::Discarded;
         };
         if let Err(refusal) = self.extend(slot, place, fragment) {
@@ -336,24 +356,29 @@ impl Fragments {
         answer
     }
 
-    /// Counts an IPv4 fragment of its source, and ends a datagram whose latest fragment lies too far back.
-    fn count_distance(&mut self, fragment: &Fragment<'_>, slot: Option<u16>) -> Option<u16> {
+    /// Counts an IPv4 fragment of its source, and ends a datagram whose latest fragment lies too far back. Gives the
+    /// datagram that is left, and the count.
+    fn count_distance(&mut self, fragment: &Fragment<'_>, slot: Option<u16>) -> (Option<u16>, u32) {
         if fragment.family == Family::V6 {
-            return slot;
+            return (slot, 0);
         }
-        if let Some(peer) = self.find_peer(&fragment.src) {
-            let peer = &mut self.peers[usize::from(peer)];
-            peer.seen = peer.seen.wrapping_add(1);
-            let seen = peer.seen;
-            let entry = &mut self.slots[usize::from(slot?)];
-            let far = seen.wrapping_sub(entry.seen) > DISTANCE_MAX && !planted(Fault::FragmentDistance);
-            if far && entry.runs > 0 {
-                self.discard(slot?);
-                return None;
-            }
-            entry.seen = seen;
+        let seen = match &self.distances {
+            Some(distances) => distances.count(self.hasher.hash(&peer_key(&fragment.src))),
+            None => self.find_peer(&fragment.src).map_or(0, |peer| {
+                let peer = &mut self.peers[usize::from(peer)];
+                peer.seen = peer.seen.wrapping_add(1);
+                peer.seen
+            }),
+        };
+        let Some(at) = slot else { return (None, seen) };
+        let entry = &mut self.slots[usize::from(at)];
+        let far = seen.wrapping_sub(entry.seen) > DISTANCE_MAX && !planted(Fault::FragmentDistance);
+        if far && entry.runs > 0 {
+            self.discard(at);
+            return (None, seen);
         }
-        slot
+        entry.seen = seen;
+        (slot, seen)
     }
 
     /// Lets the datagram's length grow with a fragment, which may also contradict it.
@@ -535,7 +560,7 @@ impl Fragments {
     }
 
     /// Starts a datagram; the oldest makes room.
-    fn open(&mut self, now: Tick, key: DatagramKey, fragment: &Fragment<'_>) -> Option<u16> {
+    fn open(&mut self, now: Tick, key: DatagramKey, fragment: &Fragment<'_>, seen: u32) -> Option<u16> {
         if self.free_slots == NONE {
             let oldest = self.oldest()?;
             self.evicted += 1;
@@ -546,8 +571,8 @@ impl Fragments {
         }
         let slot = self.free_slots;
         let (peer, seen) = match fragment.family {
-            Family::V4 => self.join_peer(&fragment.src),
-            Family::V6 => (NONE, 0),
+            Family::V4 if self.distances.is_none() => self.join_peer(&fragment.src),
+            Family::V4 | Family::V6 => (NONE, seen),
         };
         let age = age(fragment.family);
         let older = self.ages[age].newest;
@@ -1012,6 +1037,44 @@ mod tests {
                 }
                 let want = if family == Family::V6 { Complete } else { want };
                 assert_eq!(add(1, 128, 264, false), want, "{family:?}, {between} between");
+            }
+        }
+    }
+
+    #[test]
+    fn the_distance_is_the_same_whoever_puts_the_datagrams_between_together() {
+        let whole = bytes(264);
+        let distances = Distances::new();
+        for (between, want) in [(63, Complete), (64, Held)] {
+            let mut workers = [fragments(100), fragments(100), fragments(100)];
+            workers.iter_mut().for_each(|worker| worker.count_with(distances.clone()));
+            let mut add = |worker: usize, id, start, end, more| {
+                let fragment = piece(Family::V4, id, &whole, start, end, more);
+                said(workers[worker].add(Tick(0), &fragment, 0, 0))
+            };
+            assert_eq!(add(0, 1, 0, 128, true), Held);
+            for id in 0..between {
+                assert_eq!(add(id as usize % 3, 1000 + id, 0, 8, true), Held);
+            }
+            assert_eq!(add(0, 1, 128, 264, false), want, "{between} between");
+        }
+    }
+
+    #[test]
+    fn fragments_of_one_pair_of_hosts_load_no_worker_more_than_twice_its_share() {
+        use crate::key::owner::{Owners, WorkerId};
+        let whole = bytes(8);
+        for secret in 0..20 {
+            let fragments = Fragments::new(1, Hasher::new([secret, 2, 3, 4], Cpu::portable()));
+            for (workers, family) in [(2, Family::V4), (16, Family::V4), (16, Family::V6)] {
+                let owners = Owners::shared(&vec![1; workers], WorkerId(0)).unwrap();
+                let mut load = vec![0; workers];
+                for id in 0..4096 {
+                    let fragment = piece(family, id, &whole, 0, 8, true);
+                    load[usize::from(owners.of(fragments.hash(&fragment, 0, 0)).0)] += 1;
+                }
+                let worst = load.iter().max().unwrap() * workers;
+                assert!(worst <= 2 * 4096, "{family:?}, {workers} workers: {load:?}");
             }
         }
     }

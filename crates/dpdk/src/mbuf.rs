@@ -225,6 +225,14 @@ impl Mbuf {
         left.is_empty()
     }
 
+    /// Moves all bytes into the first segment, for a device that sends no others; false, and nothing is changed, if they
+    /// do not fit there.
+    pub fn linearize(&mut self) -> bool {
+        // SAFETY: raw is a live chain that this Mbuf owns alone; the call copies within its buffers' bounds as the fields
+        // tell them, which `check` has found true of every chain that a queue delivered.
+        self.segments() == 1 || unsafe { sys::dpdk_pktmbuf_linearize(self.raw.as_ptr()) == 0 }
+    }
+
     /// Whether the frame is one segment whose lengths agree with its buffer: four loads from the line that is read
     /// anyway. `next` is not looked at: DPDK itself keeps it null in every buffer that a driver did not chain.
     #[inline(always)]

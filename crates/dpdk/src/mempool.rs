@@ -140,8 +140,21 @@ impl Mempool {
         }
         let room = usize::from(self.frame_room).max(1);
         let (first, rest) = bytes.split_at(bytes.len().min(room));
+        self.chain(first, rest.chunks(room))
+    }
+
+    /// A frame of these segments, each of which fits a buffer; `None` if one does not, or if the pool is empty. As a
+    /// driver may deliver it.
+    pub fn chain_of(&self, parts: &[Vec<u8>]) -> Option<Mbuf> {
+        let (first, rest) = parts.split_first()?;
+        let fit = parts.iter().all(|part| part.len() <= usize::from(self.frame_room));
+        let whole = parts.iter().map(Vec::len).sum::<usize>() <= usize::from(u16::MAX);
+        if fit && whole { self.chain(first, rest.iter().map(Vec::as_slice)) } else { None }
+    }
+
+    fn chain<'a>(&self, first: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> Option<Mbuf> {
         let head = self.segment(first)?;
-        for part in rest.chunks(room) {
+        for part in rest {
             let tail = self.segment(part)?;
             // SAFETY: both are live chains that we own; on success the tail belongs to the head.
             if unsafe { sys::dpdk_pktmbuf_chain(head.as_ptr(), tail.as_ptr()) } != 0 {

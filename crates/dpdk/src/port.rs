@@ -52,8 +52,20 @@ impl Device {
 
     /// The value of a virtual device's argument.
     pub fn arg(&self, key: &str) -> Option<&str> {
-        let Self::Vdev { args, .. } = self else { return None };
-        args.split(',').filter_map(|arg| arg.split_once('=')).find(|(name, _)| *name == key).map(|(_, v)| v)
+        self.pairs().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// The values of an argument that may be given more than once.
+    pub fn args<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.pairs().filter(move |(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let args = match self {
+            Self::Vdev { args, .. } => args.as_str(),
+            Self::Pci(_) => "",
+        };
+        args.split(',').filter_map(|arg| arg.split_once('='))
     }
 }
 
@@ -119,7 +131,8 @@ pub struct Info {
     pub mac: [u8; 6],
     /// It verifies TCP and UDP checksums in hardware.
     pub rx_checksum: bool,
-    /// It can send frames of several segments, if asked to at start.
+    /// It can send frames of several segments, if asked to at start. Of one that cannot, frames of one segment are all
+    /// that may be sent: it would send what lies behind the first segment's buffer.
     pub tx_multi_segment: bool,
     /// It spreads frames over receive queues by a hash of addresses or ports.
     pub rss: bool,
@@ -506,7 +519,8 @@ fn info(id: u16) -> Result<Info, i32> {
     };
     Ok(Info {
         rx_checksum: rx_checksum(&driver, raw.rx_offload_capa) == RX_CHECKSUM,
-        tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0,
+        tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0
+            || CHAINS_UNSAID.contains(&driver.as_str()),
         rss: raw.flow_type_rss_offloads & RSS_TYPES != 0,
         driver,
         numa: u32::try_from(numa).ok(),
@@ -543,6 +557,9 @@ const NO_RX_CHECKSUM: &[&str] = &["net_tap", "net_memif", "net_vhost", "net_virt
 /// Drivers that close their interface when they stop and do not open it again when they start (DPDK 22.11: af_packet
 /// its sockets, pcap what it reads by `rx_iface_in` and files).
 const ONE_START: &[&str] = &["net_af_packet", "net_pcap"];
+
+/// Drivers that send frames of several segments without a word of it (DPDK 22.11: `eth_pcap_tx`, `eth_memif_tx`).
+const CHAINS_UNSAID: &[&str] = &["net_pcap", "net_memif"];
 
 /// The checksum offloads to ask for, of those that `driver` has.
 fn rx_checksum(driver: &str, has: u64) -> u64 {
@@ -715,5 +732,7 @@ mod tests {
         assert_eq!(device.vdev_driver(), Some("net_af_packet"));
         assert_eq!(device.arg("iface"), Some("eth1"));
         assert_eq!(device.arg("if"), None);
+        let device: Device = "net_pcap0,rx_pcap=/a,rx_pcap=/b".parse().unwrap();
+        assert_eq!(device.args("rx_pcap").collect::<Vec<_>>(), ["/a", "/b"]);
     }
 }

@@ -182,8 +182,9 @@ fn plain(name: &str) -> String {
 
 /// As long as DPDK takes a text, and without a zero in it.
 fn cut(text: &str) -> CString {
-    let end = text.floor_char_boundary(TEXT_MAX - 1);
-    CString::new(text[..end].replace('\0', " ")).unwrap_or_default()
+    let room = TEXT_MAX - 1;
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= room).last();
+    CString::new(text[..end.unwrap_or(0)].replace('\0', " ")).unwrap_or_default()
 }
 
 #[cfg(test)]

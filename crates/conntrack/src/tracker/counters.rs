@@ -46,6 +46,8 @@ pub struct Counters {
     pub full_untracked: u64,
     /// Fragments taken in for reassembly.
     pub fragments_held: u64,
+    /// Fragments taken in once more, of datagrams that another worker has found whole.
+    pub fragments_again: u64,
     /// Datagrams put together again.
     pub datagrams_completed: u64,
     /// Datagrams given up because their time ran out.
@@ -72,6 +74,7 @@ impl Default for Counters {
             dropped: [0; DropReason::LABELS.len()],
             full_untracked: 0,
             fragments_held: 0,
+            fragments_again: 0,
             datagrams_completed: 0,
             datagrams_timed_out: 0,
             datagrams_evicted: 0,

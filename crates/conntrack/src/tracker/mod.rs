@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use crate::event::{DestroyReason, EventKind, Events, FlowView};
 use crate::fault::{Fault, planted, slip};
-use crate::fragment::{Fragments, Reassembly};
+use crate::fragment::{Fragments, Meeting, Reassembly};
 use crate::key::hash::{Cpu, Hasher};
 use crate::key::owner::{Owners, WorkerId};
 use crate::key::{Direction, FlowKey, Keyed, Side, key_of, key_of_quoted};
@@ -153,6 +153,8 @@ pub struct Tracker {
     fragments: Fragments,
     sweep: Sweep,
     owners: Owners,
+    /// Fragments are put together where they enter, not where their hash says.
+    meet_at_entry: bool,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -221,6 +223,7 @@ impl Tracker {
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
             owners: Owners::alone(),
+            meet_at_entry: true,
             last: Tick(0),
         })
     }
@@ -233,9 +236,15 @@ impl Tracker {
     }
 
     /// The tracker of one of several workers, which all have the same hash key: it tracks the flows that it owns and
-    /// hands off the others.
-    pub fn among(mut self, owners: Owners) -> Self {
+    /// hands off the others. All of them have the same `meeting`.
+    pub fn among(mut self, owners: Owners, meeting: Meeting) -> Self {
         self.owners = owners;
+        self.meet_at_entry = matches!(meeting, Meeting::Entry);
+        if let Meeting::Owner(distances) = meeting
+            && self.owners.are_several()
+        {
+            self.fragments.count_with(distances);
+        }
         self
     }
 
@@ -314,8 +323,8 @@ impl Tracker {
     }
 
     /// A fragment is held until its datagram is whole; then the datagram is tracked as one packet, and all of its
-    /// fragments share the verdict. With several workers one of them, by what ties the fragments together, puts the
-    /// datagram together; if the flow is another's, that one gets all of it and does the same again.
+    /// fragments share the verdict. With several workers one of them, by [`Meeting`], puts the datagram together; if the
+    /// flow is another's, that one gets all of it and does the same again.
     fn on_fragment(
         &mut self,
         now: Tick,
@@ -326,16 +335,18 @@ impl Tracker {
     ) -> Outcome {
         let Some(zone) = self.core.zone_of(frame) else { return self.core.dropped(DropReason::NoZone) };
         let ingress = frame.role as u8;
-        let mut owners = None;
-        if self.owners.are_several() {
-            match (self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress)), came) {
-                (Some(owner), Came::ByPort) => return Outcome::untold(Verdict::HandOff(owner)),
-                // Whoever puts such datagrams together has done so, and found that the flow is ours.
-                (Some(_), Came::ByRing) => {}
-                (None, _) => owners = Some(&self.owners),
-            }
-        }
-        let again = owners.is_none() && self.owners.are_several();
+        let several = self.owners.are_several();
+        let again = several
+            && match (self.meet_at_entry, came) {
+                (true, _) => came == Came::ByRing,
+                (false, Came::ByPort) => match self.meeting_of(fragment, zone, ingress) {
+                    Some(owner) => return Outcome::untold(Verdict::HandOff(owner)),
+                    None => false,
+                },
+                // From anybody but us: whoever puts such datagrams together has done so, and found that the flow is ours.
+                (false, Came::ByRing) => self.meeting_of(fragment, zone, ingress).is_some(),
+            };
+        let owners = (several && !again).then_some(&self.owners);
         let answer = match again {
             true => self.fragments.add_again(now, fragment, zone, ingress),
             false => self.fragments.add(now, fragment, zone, ingress),
@@ -343,6 +354,7 @@ impl Tracker {
         match answer {
             Reassembly::Held(id) => {
                 self.core.counters.fragments_held += u64::from(!again);
+                self.core.counters.fragments_again += u64::from(again);
                 Outcome::untold(Verdict::Hold(id))
             }
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
@@ -359,6 +371,11 @@ impl Tracker {
                 outcome
             }
         }
+    }
+
+    /// Who puts a fragment's datagram together, if that is somebody else.
+    fn meeting_of(&self, fragment: &wire::Fragment<'_>, zone: u16, ingress: u8) -> Option<WorkerId> {
+        self.owners.elsewhere(self.fragments.hash(fragment, zone, ingress))
     }
 
     /// Ends flows whose time has come and moves a running sweep on, within `budget`.
