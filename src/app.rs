@@ -5,21 +5,23 @@ mod cores;
 mod report;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
-use conntrack::policy::{Policy, TooManyRules};
+use conntrack::policy::TooManyRules;
 use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
 use dpdk::mempool::Mempool;
 use dpdk::port::RSS_KEY_MAX;
+use tokio::sync::Notify;
 
 use crate::bus::{ControlEnd, Stopper};
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
-use crate::control::schema::{Info, PoolStats, PortInfo, PortRow, PortStats};
+use crate::control::schema::{Info, LastReload, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::memory::{Mapping, MemoryError, Pages};
@@ -59,8 +61,8 @@ pub enum RunError {
     Runtime(std::io::Error),
 }
 
-/// Runs the appliance until SIGINT or SIGTERM.
-pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
+/// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
+pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
     let doors = control::claim(&config.control.socket, config.control.http)?;
     let http = doors.http_addr();
@@ -129,7 +131,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
     }
     report::ready(begun);
     let seen = Seen { ports, pool, zones, ends, board };
-    let served = serve(config, seen, &shares, doors, &crew.running);
+    let served = serve(config, path, seen, &shares, doors, &crew.running);
 
     tracing::info!("stopping");
     crew.end()?;
@@ -284,6 +286,7 @@ struct Seen {
 /// Answers operators until a signal comes, or a worker ends.
 fn serve(
     config: &Config,
+    path: &Path,
     seen: Seen,
     shares: &[u16],
     doors: control::Claimed,
@@ -293,9 +296,13 @@ fn serve(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let Seen { ports, pool, zones, ends, board } = seen;
     let ports = Arc::new(ports);
+    let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
         info: info(config, shares, &ports),
         config: config.clone(),
+        // Whatever the working directory will be then.
+        config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        hangup: Arc::clone(&hangup),
         workers: ends,
         zones,
         board,
@@ -311,12 +318,14 @@ fn serve(
     runtime.block_on(async {
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut hangups = signal(tokio::signal::unix::SignalKind::hangup())?;
         let until = async {
             let mut look = tokio::time::interval(LOOK);
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => return,
                     _ = terminate.recv() => return,
+                    _ = hangups.recv() => hangup.notify_one(),
                     _ = look.tick() => if workers.iter().any(Running::is_finished) { return },
                 }
             }
@@ -389,12 +398,7 @@ fn tracker(
     owners: Owners,
     meeting: Meeting,
 ) -> Result<(Tracker, Pages), RunError> {
-    let policy = match config.mode {
-        Mode::Mirror => Policy::ACCEPT_ALL,
-        Mode::Inline => {
-            Policy::new(&config.policy.rules, config.policy.otherwise).map_err(RunError::Policy)?
-        }
-    };
+    let policy = config.tracker_policy().map_err(RunError::Policy)?;
     let mapping =
         Mapping::new(Tracker::memory_bytes(&limits).map_err(RunError::Table)?, config.eal.hugepages)?;
     let pages = mapping.pages();
@@ -421,6 +425,7 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
         table_max_entries: (0..shares.len()).map(entries).sum(),
         table_on_full: on_full_word(config.table.on_full).to_owned(),
         ports: port_infos(config, ports),
+        last_reload: LastReload::default(),
     }
 }
 

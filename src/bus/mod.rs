@@ -1,6 +1,7 @@
 //! All that crosses threads: commands to a worker and back, events out of it.
 //! Every queue is bounded, and full is counted. Nothing here blocks or makes a system call.
 
+pub mod agreement;
 pub mod command;
 pub mod report;
 pub mod ring;

@@ -12,6 +12,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
 use conntrack::zone::By;
 use toml::Spanned;
+use tracing::level_filters::LevelFilter;
 
 use super::duration::{Plain, from_plain, parse_timeout};
 use super::error::Problem;
@@ -19,7 +20,7 @@ use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
     Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Metrics, Mode, PolicyRows, Port, Rss, Table,
-    TrackingOptions, Worker, Workers, zones,
+    TrackingOptions, Worker, Workers, is_socket_path, zones,
 };
 
 pub(super) type Checked<T> = Result<T, Problem>;
@@ -54,6 +55,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         expiry: expiry(&file.expiry)?,
         control: control(&file.control)?,
         metrics: Metrics { node_compat: file.metrics.node_compat.unwrap_or(false) },
+        log_level: file.log.level.map_or(LevelFilter::INFO, log_level),
     };
     cores(&config, file)?;
     Ok(config)
@@ -79,7 +81,8 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.worker.idle.is_some()
         || file.expiry.budget.is_some()
         || file.control.socket.is_some()
-        || file.control.http.is_some();
+        || file.control.http.is_some()
+        || file.log.level.is_some();
     if foreign {
         return Err(Problem::new(
             None,
@@ -794,8 +797,7 @@ fn control(file: &ControlFile) -> Checked<Control> {
     let socket = match &file.socket {
         None => PathBuf::from(DEFAULT_SOCKET),
         Some(path) => {
-            // sun_path holds 108 bytes with its final zero: unix(7)
-            if !path.get_ref().starts_with('/') || path.get_ref().len() > 107 {
+            if !is_socket_path(path.get_ref()) {
                 return problem(
                     path,
                     "control.socket is an absolute path of at most 107 bytes: give one below /run",
@@ -821,6 +823,17 @@ fn control(file: &ControlFile) -> Checked<Control> {
         },
     };
     Ok(Control { socket, http })
+}
+
+const fn log_level(word: LevelWord) -> LevelFilter {
+    match word {
+        LevelWord::Off => LevelFilter::OFF,
+        LevelWord::Error => LevelFilter::ERROR,
+        LevelWord::Warn => LevelFilter::WARN,
+        LevelWord::Info => LevelFilter::INFO,
+        LevelWord::Debug => LevelFilter::DEBUG,
+        LevelWord::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// Cores, workers and shares must fit each other. A polling worker never leaves its core; the control thread would

@@ -47,6 +47,8 @@ pub(super) struct File {
     pub(super) control: ControlFile,
     #[serde(default)]
     pub(super) metrics: MetricsFile,
+    #[serde(default)]
+    pub(super) log: LogFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,6 +167,12 @@ pub(super) struct MetricsFile {
     pub(super) node_compat: Option<bool>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogFile {
+    pub(super) level: Option<LevelWord>,
+}
+
 macro_rules! words {
     ($($name:ident { $($word:ident),* })*) => {
         $(#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -184,6 +192,7 @@ words! {
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
     ByWord { None, Port, Vlan, PortVlan }
+    LevelWord { Off, Error, Warn, Info, Debug, Trace }
 }
 
 /// A word with dashes, as the hash is called elsewhere.

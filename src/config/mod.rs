@@ -4,20 +4,23 @@
 mod check;
 pub mod diff;
 pub mod duration;
+pub mod env;
 mod error;
 mod file;
 pub mod names;
 pub(crate) mod print;
+pub mod reload;
 pub mod sysctl;
 mod zones;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use conntrack::policy::{Action, Class, Role, Rule};
+use conntrack::policy::{Action, Class, Policy, Role, Rule, TooManyRules};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, OnFull};
 use conntrack::zone::By;
+use tracing::level_filters::LevelFilter;
 
 pub use error::ConfigError;
 pub use zones::{Zone, Zones};
@@ -50,6 +53,8 @@ pub struct Config {
     pub expiry: Expiry,
     pub control: Control,
     pub metrics: Metrics,
+    /// What the log tells at least. Default `info`: nothing in it comes per packet.
+    pub log_level: LevelFilter,
 }
 
 /// What the appliance does with frames.
@@ -238,17 +243,32 @@ pub struct Metrics {
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file, and what the environment says over it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::load_told(path)?.0)
+    }
+
+    /// As [`Config::load`], with the keys that the environment has set.
+    pub fn load_told(path: &Path) -> Result<(Self, Vec<env::Override>), ConfigError> {
         let name = path.display().to_string();
         let text = read(path).map_err(|error| error.in_file(&name))?;
-        Self::parse(&text).map_err(|error| error.in_file(&name))
+        let mut config = Self::parse(&text).map_err(|error| error.in_file(&name))?;
+        let set = env::apply(&mut config, env::given).map_err(|error| error.in_file("environment"))?;
+        Ok((config, set))
     }
 
     /// Checks a text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file = toml::from_str(text).map_err(|error| ConfigError::from_toml(text, &error))?;
         check::config(&file).map_err(|problem| ConfigError::at(text, problem))
+    }
+
+    /// The policy as the tracker takes it; on mirror ports no frame is ours to drop.
+    pub fn tracker_policy(&self) -> Result<Policy, TooManyRules> {
+        match self.mode {
+            Mode::Mirror => Ok(Policy::ACCEPT_ALL),
+            Mode::Inline => Policy::new(&self.policy.rules, self.policy.otherwise),
+        }
     }
 
     /// The whole configuration as a file that [`Config::parse`] reads back to the same, each key with its meaning.
@@ -292,6 +312,11 @@ impl TrackingOptions {
         };
         check::tracking_option(self, &file).map_err(|problem| ConfigError::at(text, problem))
     }
+}
+
+/// sun_path holds 108 bytes with its final zero: unix(7)
+fn is_socket_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= 107 && !path.contains('\0')
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

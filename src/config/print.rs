@@ -157,6 +157,9 @@ pub(super) fn toml(config: &Config) -> String {
 
     line("\n[metrics]".to_owned());
     line(format!("node_compat = {}", config.metrics.node_compat));
+
+    line("\n[log]".to_owned());
+    line(format!("level = {}", quoted(&config.log_level.to_string())));
     out
 }
 

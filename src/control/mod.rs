@@ -7,6 +7,7 @@ mod flows;
 mod hub;
 mod overview;
 mod ports;
+mod reload;
 mod routes;
 pub mod schema;
 mod scrape;
@@ -15,22 +16,25 @@ pub mod stats;
 mod watch;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::Cursor;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::config::print::on_full_word;
 use crate::telemetry::socket::{Board, Moment};
 use crate::zones::Registry;
 use desk::Workers;
 use hub::Hub;
 use overview::Overviews;
-use schema::{Info, PoolStats, PortStats, Stats};
+use schema::{Info, LastReload, PoolStats, PortStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
 
@@ -45,8 +49,12 @@ const FRESH: Duration = Duration::from_millis(250);
 pub struct Appliance {
     /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
     pub info: Info,
-    /// As the file has it; its settings are those of the start.
+    /// As it was read at the start.
     pub config: Config,
+    /// Where it was read, and is read again.
+    pub config_path: PathBuf,
+    /// Told when the file is to be read again (SIGHUP).
+    pub hangup: Arc<Notify>,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     pub zones: Registry,
@@ -69,8 +77,11 @@ struct State {
     classic: bool,
     workers: Arc<Workers>,
     hub: Arc<Hub>,
-    /// The timeouts as they are now.
-    settings: Mutex<Settings>,
+    /// The configuration as it is now.
+    running: Mutex<Config>,
+    /// Held while the configuration changes, so that two changes follow each other.
+    changing: tokio::sync::Mutex<()>,
+    last_reload: Mutex<LastReload>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     scrape: Scrape,
@@ -91,7 +102,9 @@ pub async fn serve(
     let state = Arc::new(State {
         classic,
         hub,
-        settings: Mutex::new(appliance.config.settings),
+        running: Mutex::new(appliance.config.clone()),
+        changing: tokio::sync::Mutex::default(),
+        last_reload: Mutex::new(reload::at_start()),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         scrape: Scrape::default(),
@@ -101,10 +114,12 @@ pub async fn serve(
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
     pump.abort();
     watch.abort();
+    hangups.abort();
     overviews.abort();
     result
 }
@@ -164,6 +179,8 @@ impl State {
         Info {
             uptime_secs: self.uptime_secs(),
             boot_unix_ms: self.appliance.boot_unix_ms,
+            last_reload: self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            table_on_full: on_full_word(self.config().table.on_full).to_owned(),
             ..self.appliance.info.clone()
         }
     }
@@ -178,6 +195,11 @@ impl State {
     }
 
     fn settings(&self) -> Settings {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).settings
+    }
+
+    /// As it runs now: switches and timeouts may have been changed since the file was read.
+    fn config(&self) -> Config {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

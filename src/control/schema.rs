@@ -13,6 +13,7 @@ use conntrack::track::timeout::TimeoutKey;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::diff::Difference;
 use crate::filter::MaskedMark;
 use crate::format::proto_name;
 
@@ -126,6 +127,35 @@ pub enum EventLine {
     Lost { count: u64 },
 }
 
+/// What became of the configuration file when it was last read: at the start, by SIGHUP or by request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastReload {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Whether it was taken over.
+    pub success: bool,
+    /// When one was last taken over.
+    pub success_unix_ms: u64,
+    /// Files that were taken over and refused since the start, the first one included.
+    pub taken: u64,
+    pub refused: u64,
+    /// Why the last one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The body of `POST /v1/config/reload`: an empty object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {}
+
+/// The answer to `POST /v1/config/reload`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Every key whose value is another one now.
+    pub changed: Vec<Difference>,
+}
+
 /// `GET /v1/info`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
@@ -144,6 +174,8 @@ pub struct Info {
     pub table_max_entries: u64,
     pub table_on_full: String,
     pub ports: Vec<PortInfo>,
+    #[serde(default)]
+    pub last_reload: LastReload,
 }
 
 /// One port of [`Info`].

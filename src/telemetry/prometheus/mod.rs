@@ -182,6 +182,17 @@ fn about(page: &mut Page, info: &Info, timeouts: &Timeouts) {
         (vec![("proto", proto), ("state", state)], timeouts.get(key).as_secs_f64())
     });
     page.gauge("conntrack_timeout_seconds", "Each timeout as it is now.", spans);
+    let reload = &info.last_reload;
+    page.gauge(
+        "conntrack_config_last_reload_successful",
+        "Whether the configuration was taken over when it was last read.",
+        [(vec![], f64::from(u8::from(reload.success)))],
+    );
+    page.gauge(
+        "conntrack_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken over, since 1970.",
+        [(vec![], reload.success_unix_ms as f64 / 1e3)],
+    );
     page.gauge(
         "conntrack_build_info",
         "What runs.",

@@ -21,6 +21,7 @@ fn page(workers: usize) -> String {
         workers: workers as u32,
         table_max_entries: 100,
         table_on_full: "early_drop".into(),
+        last_reload: crate::control::schema::LastReload::default(),
         ports: vec![PortInfo {
             name: "lan".into(),
             device: "net_tap0".into(),
