@@ -2,6 +2,7 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::TooManyRules;
@@ -24,6 +26,7 @@ use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, LastReload, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::socket::Board;
@@ -51,6 +54,8 @@ pub enum RunError {
     Cores(#[from] cores::CoresError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -64,16 +69,19 @@ pub enum RunError {
 /// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
 pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let exports = Prepared::open(&config.export)?;
+    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
+    let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -101,7 +109,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
-        ready.push(Worker::new(Parts {
+        let worker = Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
             links,
             tracker,
@@ -113,7 +121,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
             },
             clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
             bus,
-        }));
+        });
+        ready.push(worker.telling(told));
         ends.push(end);
         if on == Pages::Plain {
             pages = on;
@@ -130,8 +139,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
         crew.join(running, end.stopper());
     }
     report::ready(begun);
-    let seen = Seen { ports, pool, zones, ends, board };
-    let served = serve(config, path, seen, &shares, doors, &crew.running);
+    let seen = Seen { ports, pool, zones, ends, board, exports: exports.start()? };
+    let served = serve(config, path, seen, doors, &crew.running);
 
     tracing::info!("stopping");
     crew.end()?;
@@ -173,7 +182,10 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    Ok(fit(config, &specs, &mut cores, &Host::here())?.1)
+    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(export::doctor::look(&config.export));
+    findings.extend(doors::look(&config.control));
+    Ok(findings)
 }
 
 /// What is needed, and what the host says to it. How many queues a card has is known only once DPDK runs, so `auto` may
@@ -281,6 +293,7 @@ struct Seen {
     ends: Vec<ControlEnd>,
     /// For DPDK's telemetry socket.
     board: Arc<Board>,
+    exports: Exports,
 }
 
 /// Answers operators until a signal comes, or a worker ends.
@@ -288,17 +301,16 @@ fn serve(
     config: &Config,
     path: &Path,
     seen: Seen,
-    shares: &[u16],
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let Seen { ports, pool, zones, ends, board } = seen;
+    let Seen { ports, pool, zones, ends, board, exports } = seen;
     let ports = Arc::new(ports);
     let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
-        info: info(config, shares, &ports),
+        info: info(config, &shares(config, workers.len()), &ports),
         config: config.clone(),
         // Whatever the working directory will be then.
         config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -306,6 +318,7 @@ fn serve(
         workers: ends,
         zones,
         board,
+        exports,
         ports: port_doors(config, &ports),
         pool_stats: Box::new(move || vec![pool_stats(&pool)]),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use conntrack::wire::Tags;
 use conntrack::zone::{self, LEARNED_MAX, Origin};
 use dashmap::DashMap;
 
@@ -47,6 +48,19 @@ impl Registry {
     /// A worker's part; each number once.
     pub fn member(&self, worker: usize) -> zone::Member {
         self.zones.member(worker)
+    }
+
+    /// What says which VLANs a zone's frames carry; those of its tunnel's outer packets, if it is a tunnel's.
+    pub fn tags(&self) -> impl Fn(u16) -> Tags + Send + Sync + 'static {
+        let zones = Arc::clone(&self.zones);
+        move |zone| match zones.origin(zone) {
+            Origin::Port => Tags::NONE,
+            Origin::Vlan(place) => place.tags,
+            Origin::Tunnel { outer, .. } => match zones.origin(outer) {
+                Origin::Vlan(place) => place.tags,
+                Origin::Port | Origin::Tunnel { .. } => Tags::NONE,
+            },
+        }
     }
 
     /// Limits one zone (0: none), or has it follow the default again.

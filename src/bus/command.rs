@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use conntrack::event::FlowView;
+use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
 use conntrack::tick::Tick;
 use conntrack::track::settings::Settings;
@@ -32,8 +32,8 @@ pub enum Command {
     Configure(Box<Change>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
-    /// Start or stop sending events.
-    Listen(bool),
+    /// Choose the events that are sent from now on.
+    Listen(Told),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.

@@ -3,9 +3,12 @@
 
 use std::fmt;
 
+use super::export::ExportFile;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use toml::Spanned;
+
+use super::Reads;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,8 @@ pub(super) struct File {
     pub(super) control: ControlFile,
     #[serde(default)]
     pub(super) metrics: MetricsFile,
+    #[serde(default)]
+    pub(super) export: ExportFile,
     #[serde(default)]
     pub(super) log: LogFile,
 }
@@ -159,6 +164,10 @@ pub(super) struct ExpiryFile {
 pub(super) struct ControlFile {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) http: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<String>>,
+    pub(super) reads: Option<Spanned<Reads>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -2,10 +2,12 @@
 //! Sees no packet and no DPDK; what it hands out is complete and has been checked across keys.
 
 mod check;
+mod control;
 pub mod diff;
 pub mod duration;
 pub mod env;
 mod error;
+mod export;
 mod file;
 pub mod names;
 pub(crate) mod print;
@@ -20,9 +22,11 @@ use conntrack::policy::{Action, Class, Policy, Role, Rule, TooManyRules};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, OnFull};
 use conntrack::zone::By;
+use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 pub use error::ConfigError;
+pub use export::{Export, Ipfix};
 pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
@@ -53,6 +57,7 @@ pub struct Config {
     pub expiry: Expiry,
     pub control: Control,
     pub metrics: Metrics,
+    pub export: Export,
     /// What the log tells at least. Default `info`: nothing in it comes per packet.
     pub log_level: LevelFilter,
 }
@@ -229,9 +234,27 @@ impl Expiry {
 pub struct Control {
     /// The unix socket that the subcommands talk to.
     pub socket: PathBuf,
-    /// Metrics over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
-    /// `None` is off.
+    /// Metrics, the API and the page over TCP. Default loopback, port 9477: nothing beyond the machine can reach it
+    /// unasked. `None` is off.
     pub http: Option<SocketAddr>,
+    /// What holds the secret that every write over TCP shows; made at the start if it is not there. Default `None`:
+    /// over TCP nothing can be changed.
+    pub token_file: Option<PathBuf>,
+    /// Whether reads over TCP show it too. Default `open`; beyond loopback always `token`.
+    pub reads: Reads,
+    /// Names that the TCP door answers to beside its own address and `localhost`. Default none: a page whose name was
+    /// made to lead here is refused.
+    pub hosts: Vec<String>,
+}
+
+/// Who may read over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Whoever reaches the door.
+    Open,
+    /// Who has the token.
+    Token,
 }
 
 /// What `/metrics` has beside its own series.

@@ -173,6 +173,12 @@ impl Workers {
         self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
     }
 
+    /// Those of [`Workers::events_lost`] that told of flows' ends.
+    pub(super) fn ends_lost(&self) -> u64 {
+        let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
+        self.0.iter().map(lost).sum()
+    }
+
     /// Events that workers lost on their way here, since the start.
     pub(super) fn events_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.events_lost();

@@ -1,11 +1,13 @@
-//! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
+//! The control side: answers operators on a unix socket and over TCP. Never sees a packet.
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
 mod api;
 mod desk;
 mod flows;
+mod guard;
 mod hub;
 mod overview;
+mod places;
 mod ports;
 mod reload;
 mod routes;
@@ -13,6 +15,7 @@ pub mod schema;
 mod scrape;
 mod server;
 pub mod stats;
+mod token;
 mod watch;
 
 use std::future::Future;
@@ -29,18 +32,20 @@ use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
 use crate::config::print::on_full_word;
+use crate::export::Exports;
 use crate::telemetry::socket::{Board, Moment};
 use crate::zones::Registry;
 use desk::Workers;
-use hub::Hub;
+use hub::{Hub, Words};
 use overview::Overviews;
-use schema::{Info, LastReload, PoolStats, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PoolStats, PortStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
 
 pub use desk::NoAnswer;
 pub use ports::PortDoors;
 pub use server::{Claimed, ControlError, claim};
+pub use token::{TokenError, check_token};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
 const FRESH: Duration = Duration::from_millis(250);
@@ -58,6 +63,7 @@ pub struct Appliance {
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     pub zones: Registry,
+    pub exports: Exports,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
@@ -78,7 +84,7 @@ struct State {
     workers: Arc<Workers>,
     hub: Arc<Hub>,
     /// The configuration as it is now.
-    running: Mutex<Config>,
+    running: Arc<Mutex<Config>>,
     /// Held while the configuration changes, so that two changes follow each other.
     changing: tokio::sync::Mutex<()>,
     last_reload: Mutex<LastReload>,
@@ -96,13 +102,22 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
-    let hub = Arc::new(Hub::new());
     let classic = appliance.config.settings.profile == Profile::Classic;
-    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
+    let running = Arc::new(Mutex::new(appliance.config.clone()));
+    let now = Arc::clone(&running);
+    let words = Words {
+        classic,
+        boot_unix_ms: appliance.boot_unix_ms,
+        community_id_seed: appliance.config.export.community_id_seed,
+        timeouts: Box::new(move || now.lock().unwrap_or_else(PoisonError::into_inner).settings.timeouts),
+        tags_of: Box::new(appliance.zones.tags()),
+    };
+    let hub = Arc::new(Hub::new(std::mem::take(&mut appliance.exports), words));
+    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
     let state = Arc::new(State {
         classic,
-        hub,
-        running: Mutex::new(appliance.config.clone()),
+        hub: Arc::clone(&hub),
+        running,
         changing: tokio::sync::Mutex::default(),
         last_reload: Mutex::new(reload::at_start()),
         observed: tokio::sync::Mutex::new(None),
@@ -110,17 +125,20 @@ pub async fn serve(
         scrape: Scrape::default(),
         overviews: Overviews::new(),
         started: Instant::now(),
-        workers,
+        workers: Arc::clone(&workers),
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
     let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    pump.abort();
-    watch.abort();
-    hangups.abort();
-    overviews.abort();
+    for task in [pump, watch, hangups, overviews] {
+        task.abort();
+    }
+    for worker in 0..workers.len() {
+        hub.drain(&workers, worker);
+    }
+    hub.exports().finish();
     result
 }
 
@@ -155,7 +173,9 @@ impl State {
         let pools = (self.appliance.pool_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
-        let stats = Arc::new(stats::stats(&last, ports, pools, zones, limit, self.classic));
+        let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
+        stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
+        let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));
         let timeouts = self.settings().timeouts;

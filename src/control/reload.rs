@@ -38,10 +38,12 @@ pub(super) fn at_start() -> LastReload {
     LastReload { unix_ms, success: true, success_unix_ms: unix_ms, taken: 1, ..LastReload::default() }
 }
 
-/// Reads the file again whenever a hang-up comes; runs as long as the control thread does.
+/// Reads the file again whenever a hang-up comes, and has flow records go on in files that were moved; runs as long as the control thread does.
 pub(super) async fn on_hangup(state: Arc<State>) {
     loop {
         state.appliance.hangup.notified().await;
+        // What writes logs is asked in the same way.
+        state.hub.exports().reopen();
         // Both outcomes have been logged, and there is nobody else to tell.
         let _ = state.reload().await;
     }

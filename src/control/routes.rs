@@ -8,7 +8,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
@@ -66,14 +65,9 @@ pub(super) fn all() -> Routes {
         .add(routes!(api::openapi))
 }
 
-/// What operators may ask, on the unix socket.
-pub(super) fn operators(state: Arc<State>) -> Router {
+/// What is answered at either door; who may ask is the door's to say.
+pub(super) fn router(state: Arc<State>) -> Router {
     all().router().fallback(nothing_here).method_not_allowed_fallback(not_so).with_state(state)
-}
-
-/// What anybody who reaches the TCP port may ask.
-pub(super) fn metrics_only(state: Arc<State>) -> Router {
-    Router::new().route("/metrics", get(metrics)).fallback(nothing_here).with_state(state)
 }
 
 async fn nothing_here() -> Response {

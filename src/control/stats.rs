@@ -51,6 +51,7 @@ pub fn stats(
         ports,
         pools,
         zones,
+        exports: Vec::new(),
     }
 }
 

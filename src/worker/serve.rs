@@ -104,8 +104,8 @@ impl Serve {
                 snapshot.events_lost = bus.events_lost();
                 true
             }
-            Command::Listen(on) => {
-                desk.events.set_enabled(*on);
+            Command::Listen(told) => {
+                desk.events.set_told(*told);
                 true
             }
             Command::Port { port, running, done } => {

@@ -60,7 +60,7 @@ pub fn arp(src: u8) -> Vec<u8> {
 /// Writes frames as a capture file.
 pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut file = Vec::new();
-    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1] {
         file.extend_from_slice(&word.to_le_bytes());
     }
     for (number, frame) in frames.iter().enumerate() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use conntrack::track::reason::Reason;
 
-use super::{Page, of, sum};
-use crate::control::schema::{Stats, WorkerStats, ZoneRow};
+use super::{Labels, Page, of, sum};
+use crate::control::schema::{ExportStats, Stats, WorkerStats, ZoneRow};
 
 /// Numbers of a worker by label.
 type ByLabel = fn(&WorkerStats) -> &BTreeMap<String, u64>;
@@ -29,8 +29,23 @@ pub(super) fn series(page: &mut Page, stats: &Stats) {
     page.counter(
         "conntrack_events_dropped_total",
         "Events lost because a buffer was full, by who missed them.",
-        [(vec![("sink", "stream")], sum(stats, |worker| worker.events_lost))],
+        [(vec![("sink", "stream")], sum(stats, |worker| worker.events_lost))]
+            .into_iter()
+            .chain(exports(stats, |row| row.lost)),
     );
+    page.counter(
+        "conntrack_export_records_total",
+        "Flow records written, by where to.",
+        exports(stats, |row| row.records),
+    );
+}
+
+/// A number of each sink of flow records; 0 of those that are off.
+fn exports(stats: &Stats, of: fn(&ExportStats) -> u64) -> impl Iterator<Item = (Labels<'static>, f64)> {
+    crate::export::NAMES.into_iter().map(move |name| {
+        let row = stats.exports.iter().find(|row| row.sink == name);
+        (vec![("sink", name)], row.map_or(0, of) as f64)
+    })
 }
 
 fn entries(page: &mut Page, stats: &Stats) {
