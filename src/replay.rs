@@ -9,7 +9,8 @@ use conntrack::policy::{Class, DropReason, Policy};
 use conntrack::table::memory::Memory;
 use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::track::reason::Reason;
-use conntrack::tracker::{Counters, Cursor, ExpireBudget, Limits, Outcome, Tracker, Verdict};
+use conntrack::track::timeout::Timeouts;
+use conntrack::tracker::{Counters, Cursor, ExpireBudget, Forecast, Limits, Outcome, Tracker, Verdict};
 use conntrack::zone;
 
 use crate::config::TrackingOptions;
@@ -198,6 +199,16 @@ impl Replay {
             page.iter().try_for_each(&mut on_flow)?;
         }
         Ok(())
+    }
+
+    /// What other timeouts would have done, as the table stands now.
+    pub fn what_if(&self, timeouts: &Timeouts) -> Forecast {
+        let mut forecast = Forecast::default();
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            from = self.tracker.what_if(self.now, cursor, timeouts, &mut forecast);
+        }
+        forecast
     }
 
     /// What was seen.

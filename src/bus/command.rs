@@ -7,7 +7,8 @@ use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
 use conntrack::tick::Tick;
 use conntrack::track::settings::Settings;
-use conntrack::tracker::{Cursor, Edit, OnFull};
+use conntrack::track::timeout::Timeouts;
+use conntrack::tracker::{Cursor, Edit, Forecast, OnFull};
 
 use super::agreement::Agreement;
 use super::report::Snapshot;
@@ -30,6 +31,8 @@ pub enum Command {
     Edit(Box<Edits>),
     /// Change every switch, every timeout and the policy at once, between two bursts, when all workers are to.
     Configure(Box<Change>),
+    /// Say what other timeouts would do, a slice between two bursts.
+    WhatIf(Box<WhatIf>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
     /// Choose the events that are sent from now on.
@@ -95,6 +98,22 @@ impl Flush {
 impl Default for Flush {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A part of a question about other timeouts.
+#[derive(Debug)]
+pub struct WhatIf {
+    pub timeouts: Timeouts,
+    /// Where to go on; `None` once the table's end was reached.
+    pub from: Option<Cursor>,
+    pub forecast: Forecast,
+}
+
+impl WhatIf {
+    /// A question that begins at the table's start.
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, from: Some(Cursor::default()), forecast: Forecast::default() }
     }
 }
 

@@ -9,11 +9,13 @@ use conntrack::track::settings::Profile;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::list::Listing;
+use super::timeout::{pair, print_what_if};
 use super::{Done, Failure, FormWords, events};
 use crate::config::TrackingOptions;
 use crate::config::duration::parse_span;
 use crate::config::names::parse_setting;
 use crate::control::schema::EventLine;
+use crate::control::what_if::answer;
 use crate::driver::capture::Capture;
 use crate::export::community::NO_SEED;
 use crate::format::{Layout, Since, Style};
@@ -35,6 +37,9 @@ pub(super) struct Replay {
     /// A timeout, such as tcp.established=3600; any name and value that `timeout set` takes
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     timeout: Vec<(String, String)>,
+    /// Say at the end what another timeout would have done, such as tcp.close_wait=60s; several are set together
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    what_if: Vec<(String, String)>,
     /// A tracking key of the configuration file, such as tcp.pickup=ack or table.max_entries=1000000
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
@@ -53,13 +58,6 @@ fn profile(word: &str) -> Result<Profile, String> {
         "classic" => Ok(Profile::Classic),
         "linux" => Ok(Profile::Linux),
         _ => Err("the profiles are classic and linux".to_owned()),
-    }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        None => Err("write it as NAME=VALUE".to_owned()),
     }
 }
 
@@ -98,6 +96,12 @@ impl Replay {
         }
         let options = self.options()?;
         let classic = options.settings.profile == Profile::Classic;
+        let mut then = options.settings.timeouts;
+        for (name, value) in &self.what_if {
+            let (key, span) =
+                parse_setting(name, value).map_err(|error| Failure::Usage(error.to_string()))?;
+            then.set(key, span);
+        }
         let name = self.file.display().to_string();
         let failed = |error: ReplayError| match error {
             ReplayError::Output(error) => Failure::Output(error),
@@ -137,6 +141,10 @@ impl Replay {
         let mut err = io::stderr().lock();
         write!(err, "dpdk-conntrack: {name}: {shown} flows, ")?;
         summary.write(&mut err)?;
+        if !self.what_if.is_empty() {
+            let recorded = (replay.now_unix_ms() - replay.start_unix_ms()) as f64 / 1e3;
+            print_what_if(&mut err, &answer(&replay.what_if(&then), &options.settings, &then, recorded))?;
+        }
         if summary.looks_offloaded() {
             writeln!(
                 err,

@@ -17,6 +17,7 @@ mod server;
 pub mod stats;
 mod token;
 mod watch;
+pub mod what_if;
 
 use std::future::Future;
 use std::path::PathBuf;

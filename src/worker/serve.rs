@@ -92,6 +92,11 @@ impl Serve {
                 }
                 true
             }
+            Command::WhatIf(asked) => {
+                let Some(from) = asked.from else { return true };
+                asked.from = desk.tracker.what_if(desk.now, from, &asked.timeouts, &mut asked.forecast);
+                asked.from.is_none()
+            }
             Command::Snapshot(snapshot) => {
                 snapshot.at = desk.now;
                 snapshot.entries = desk.tracker.len();

@@ -408,7 +408,7 @@ impl Core {
     /// change. False, and nothing is changed, if it is not such a packet.
     #[inline(always)]
     fn on_settled(&mut self, now: Tick, work: &Work<'_>, outcome: &mut Outcome) -> bool {
-        let Flows { table, cold, accounting, .. } = &mut self.flows;
+        let Flows { table, cold, pauses, accounting, .. } = &mut self.flows;
         let Some(entry) = table.entry_of(work.flow, work.key.key()) else { return false };
         if until(entry.head.deadline, now.low()) <= 0 {
             return false;
@@ -425,6 +425,7 @@ impl Core {
             _ => None,
         };
         let Some((key, span)) = step else { return false };
+        pauses.heard(now, work.flow, entry);
         entry.head.deadline = now.low().wrapping_add(span);
         entry.head.timeout_key = key as u8;
         if *accounting {

@@ -5,13 +5,17 @@ mod burst;
 mod counters;
 mod edit;
 mod flows;
+mod pauses;
 mod places;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod what_if;
 
 pub use counters::{Counters, PROTOS, StateCounts};
 pub use edit::{Edit, NewMark};
+pub use pauses::{Between, PAUSE_MIN};
+pub use what_if::{Forecast, Row};
 
 use alloc::vec::Vec;
 
@@ -205,7 +209,7 @@ impl Tracker {
         let have = memory.left();
         let cpu = Cpu::detect();
         let hint = if cpu.prefetches_to_second_cache() { PrefetchHint::T1 } else { PrefetchHint::T0 };
-        let flows = Flows::new(limits.max_entries, settings.accounting, hint, &mut memory)
+        let flows = Flows::new(limits.max_entries, &settings, hint, &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
@@ -443,6 +447,7 @@ impl Tracker {
         self.core.settings = settings;
         self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
+        self.core.flows.pauses.set(self.last, &settings.timeouts);
         self.core.policy = policy;
         self.core.on_full = on_full;
     }
@@ -597,6 +602,7 @@ impl Core {
         outcome: &mut Outcome,
     ) {
         let entry = self.flows.table.entry_mut(flow);
+        self.flows.pauses.heard(now, flow, entry);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
         let before = Flows::before(entry);

@@ -7,4 +7,5 @@ mod edit;
 mod full;
 mod linux;
 mod timeouts;
+mod what_if;
 mod zones;
