@@ -52,6 +52,8 @@ fn entries(page: &mut Page, stats: &Stats) {
     let rows = stats
         .states
         .iter()
+        // No packet is accepted into SCTP's NONE.
+        .filter(|row| (row.proto.as_str(), row.state.as_str()) != ("sctp", "NONE"))
         .map(|row| (vec![("proto", row.proto.as_str()), ("state", &row.state)], row.entries as f64));
     page.gauge("conntrack_entries", "Flows in the table.", rows);
     for (name, help, flows) in [
