@@ -16,7 +16,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::Forecast;
 use dpdk_conntrack::config::TrackingOptions;
 use dpdk_conntrack::driver::capture::Capture;
-use dpdk_conntrack::replay::Replay;
+use dpdk_conntrack::replay::{Heard, Replay};
 use pcap::{ACK, CLIENT, FIN, Pcap, SERVER, SYN, TempFile, ethernet, ipv4};
 
 /// One tick of the tracker, in nanoseconds.
@@ -46,8 +46,10 @@ fn play(file: &TempFile, options: &TrackingOptions, end: u64, then: &[(TimeoutKe
     let mut run = Run::default();
     let mut replay = Replay::new(options, true).unwrap();
     let mut capture = Capture::open(&file.0).unwrap();
-    let told = |_: u64, event: &conntrack::event::Event| {
-        if matches!(event.kind, EventKind::Destroy(_)) {
+    let told = |_: u64, heard: Heard<'_>| {
+        if let Heard::Event(event) = heard
+            && matches!(event.kind, EventKind::Destroy(_))
+        {
             run.flows.insert(identity(&event.flow()), packets(&event.flow()));
         }
         Ok(())

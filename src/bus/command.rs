@@ -12,6 +12,7 @@ use conntrack::tracker::{Cursor, Edit, Forecast, OnFull};
 
 use super::agreement::Agreement;
 use super::report::Snapshot;
+use crate::filter::Filter;
 
 /// A command and the number by which its sender knows it again.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub enum Command {
     Snapshot(Box<Snapshot>),
     /// Choose the events that are sent from now on.
     Listen(Told),
+    /// Follow these packets, or none any more; what was followed before comes back.
+    Follow(Option<Box<Follow>>),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
@@ -78,6 +81,14 @@ impl Edits {
     pub fn new(edit: Edit, flows: Vec<FlowView>) -> Self {
         Self { edit, flows, next: 0, done: 0 }
     }
+}
+
+/// Packets to tell of as they pass.
+#[derive(Debug)]
+pub struct Follow {
+    pub filter: Filter,
+    /// No packet after this is told: an end that needs nobody to say so.
+    pub until: Tick,
 }
 
 /// A part of a flush.

@@ -17,9 +17,10 @@ use crate::config::names::parse_setting;
 use crate::control::schema::EventLine;
 use crate::control::what_if::answer;
 use crate::driver::capture::Capture;
+use crate::explain::{Packet, PacketLine, Story};
 use crate::export::community::NO_SEED;
 use crate::format::{Layout, Since, Style};
-use crate::replay::{self, ReplayError};
+use crate::replay::{self, Heard, ReplayError};
 
 #[derive(Debug, Args)]
 pub(super) struct Replay {
@@ -31,6 +32,9 @@ pub(super) struct Replay {
     /// Print events too, as they happen, before the table
     #[arg(long)]
     events: bool,
+    /// Print every packet with what each stage makes of it, as `trace` does live, before the table
+    #[arg(long)]
+    explain: bool,
     /// classic or linux
     #[arg(long, value_name = "NAME", default_value = "classic", value_parser = profile)]
     profile: Profile,
@@ -94,6 +98,9 @@ impl Replay {
                 ));
             }
         }
+        if self.explain && !matches!(output.layout, Layout::Text | Layout::JsonLines) {
+            return Err(Failure::Usage("packets are explained as text, or with -o jsonl".to_owned()));
+        }
         let options = self.options()?;
         let classic = options.settings.profile == Profile::Classic;
         let mut then = options.settings.timeouts;
@@ -111,16 +118,27 @@ impl Replay {
 
         let mut capture = Capture::open(&self.file).map_err(|error| failed(error.into()))?;
         let mut replay = replay::Replay::new(&options, self.events).map_err(failed)?;
+        if self.explain {
+            replay.explain();
+        }
         let bar = progress(&self.file);
         let mut out = BufWriter::new(io::stdout().lock());
-        let told = |start_unix_ms: u64, event: &conntrack::event::Event| match output.layout {
-            Layout::Text | Layout::Xml | Layout::Save | Layout::Table => {
+        let told = |start_unix_ms: u64, heard: Heard<'_>| match (heard, output.layout) {
+            (Heard::Packet(explained), layout) => {
+                let packet = Packet::new(explained, 0, None, classic, start_unix_ms);
+                if layout != Layout::JsonLines {
+                    return writeln!(out, "{}", Story(&packet));
+                }
+                serde_json::to_writer(&mut out, &PacketLine::Packet(Box::new(packet)))?;
+                out.write_all(b"\n")
+            }
+            (Heard::Event(event), Layout::Text | Layout::Xml | Layout::Save | Layout::Table) => {
                 let unix_ms = start_unix_ms + event.at.as_millis();
                 let since = Since { boot_unix_ms: start_unix_ms, now_unix_ms: unix_ms };
                 let style = Style { since: output.since.then_some(since), ..output.style(classic) };
                 events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
-            Layout::Json | Layout::JsonLines => {
+            (Heard::Event(event), Layout::Json | Layout::JsonLines) => {
                 let line = EventLine::new(event, classic, start_unix_ms).identified(&event.flow(), NO_SEED);
                 serde_json::to_writer(&mut out, &line)?;
                 out.write_all(b"\n")

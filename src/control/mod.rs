@@ -7,6 +7,7 @@ mod flows;
 mod guard;
 mod hub;
 mod overview;
+mod packets;
 mod places;
 mod ports;
 mod reload;
@@ -39,6 +40,7 @@ use crate::zones::Registry;
 use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
+use packets::Packets;
 use schema::{ExportStats, Info, LastReload, PoolStats, PortStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
@@ -93,6 +95,7 @@ struct State {
     last: Mutex<Vec<Observed>>,
     scrape: Scrape,
     overviews: Overviews,
+    packets: Packets,
     started: Instant,
 }
 
@@ -125,6 +128,7 @@ pub async fn serve(
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         scrape: Scrape::default(),
         overviews: Overviews::new(),
+        packets: Packets::new(),
         started: Instant::now(),
         workers: Arc::clone(&workers),
         appliance,
@@ -132,8 +136,9 @@ pub async fn serve(
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
     let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
+    let packets = tokio::spawn(packets::pump(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, watch, hangups, overviews] {
+    for task in [pump, watch, hangups, overviews, packets] {
         task.abort();
     }
     for worker in 0..workers.len() {

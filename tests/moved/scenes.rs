@@ -182,18 +182,6 @@ pub(crate) fn drivers(stage: &mut Stage<'_>) {
     kept.pop();
     assert_eq!(queues.rx[0].receive(&mut burst), 0);
     let mut stats = port.stats();
-    // A frame that is longer than what the driver writes to a file.
-    let long = stage.folder.join("long.pcap");
-    crate::support::write_pcap(&long, &[ethernet(0x9999, &[0; 66_000])]);
-    let many =
-        Mempool::create(stage.eal, &PoolConfig { cache: 0, frame_room: 512, ..PoolConfig::new("many", 255) })
-            .unwrap();
-    let device = format!("net_pcap92,rx_pcap={},tx_pcap=/dev/null", long.display());
-    let mut writer = Port::open(stage.eal, &device.parse().unwrap()).unwrap();
-    let mut written = writer.start(&PortConfig { mtu: 1500, ..PortConfig::default() }, &many).unwrap();
-    assert_eq!(written.rx[0].receive(&mut burst), 1);
-    written.tx[0].send(&mut burst);
-    stats.tx_errors = writer.stats().tx_errors;
 
     let mut live =
         Port::open(stage.eal, &"net_pcap91,rx_iface=lo,tx_pcap=/dev/null".parse().unwrap()).unwrap();

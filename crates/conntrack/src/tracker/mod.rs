@@ -4,9 +4,11 @@
 mod burst;
 mod counters;
 mod edit;
+mod explain;
 mod flows;
 mod pauses;
 mod places;
+mod records;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,9 @@ mod what_if;
 
 pub use counters::{Counters, PROTOS, StateCounts};
 pub use edit::{Edit, NewMark};
+pub use explain::{Explained, Look, Lookup, Steps};
 pub use pauses::{Between, PAUSE_MIN};
+pub use records::RECORDS_PER_SECOND;
 pub use what_if::{Forecast, Row};
 
 use alloc::vec::Vec;
@@ -38,6 +42,7 @@ use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, tcp_flags
 use crate::zone::Member;
 use burst::Found;
 use flows::{Flows, Refused};
+use records::Records;
 use sweep::Sweep;
 
 /// One frame of a burst, as a driver hands it in.
@@ -177,6 +182,9 @@ struct Core {
     /// From the settings and the policy.
     settled: burst::Settled,
     counters: Counters,
+    records: Records,
+    /// The key of the datagram that was put together last.
+    datagram: Option<Found>,
 }
 
 /// How a burst came.
@@ -223,6 +231,8 @@ impl Tracker {
                 cpu,
                 settled: burst::Settled::new(&settings, &policy),
                 counters: Counters::default(),
+                records: Records::default(),
+                datagram: None,
             },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
@@ -250,6 +260,27 @@ impl Tracker {
             self.fragments.count_with(distances);
         }
         self
+    }
+
+    /// Has INVALID and dropped packets recorded, at most [`RECORDS_PER_SECOND`]; see [`Tracker::records`].
+    pub fn keep_records(&mut self) {
+        self.core.records = Records::with_room();
+    }
+
+    /// INVALID and dropped packets since the last [`Tracker::clear_records`], a sample if there are many.
+    #[inline(always)]
+    pub fn records(&self) -> &[Explained] {
+        self.core.records.as_slice()
+    }
+
+    /// Forgets the records that were read; keeps the room.
+    pub fn clear_records(&mut self) {
+        self.core.records.clear();
+    }
+
+    /// INVALID and dropped packets that were not recorded because there were too many, since the start.
+    pub fn untold(&self) -> u64 {
+        self.core.records.untold()
     }
 
     /// As on a processor that has nothing beyond what every one has; hashes stay as they are.
@@ -521,9 +552,10 @@ impl Core {
         owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
-        match parsed {
+        let mut keyed = None;
+        let outcome = match parsed {
             Parsed::Packet(packet) => {
-                let keyed = self.key(packet, zone);
+                keyed = self.key(packet, zone);
                 let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
                 if let Some(owner) = owner {
                     return Outcome::untold(Verdict::HandOff(owner));
@@ -536,7 +568,12 @@ impl Core {
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.malformed(*reason),
             Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
+        };
+        self.datagram = keyed;
+        if is_notable(&outcome) {
+            self.record(now, frame, parsed, keyed.as_ref(), &outcome);
         }
+        outcome
     }
 
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
@@ -713,6 +750,7 @@ impl Core {
         if !self.flows.admit(zone) {
             self.flows.table.give_back(flow);
             self.counters.dropped[DropReason::ZoneLimit.index()] += 1;
+            self.records.behind = true;
             outcome.verdict = Verdict::Drop(DropReason::ZoneLimit);
             return;
         }
@@ -723,6 +761,7 @@ impl Core {
                 self.counters.full_untracked += 1;
             } else {
                 self.counters.dropped[DropReason::TableFull.index()] += 1;
+                self.records.behind = true;
                 outcome.verdict = Verdict::Drop(DropReason::TableFull);
             }
             return;
@@ -921,6 +960,12 @@ fn step(head: &mut Head, vars: &mut Vars, packet: &Packet<'_>, ctx: &Context<'_>
         L4::Generic => generic::step(head, ctx),
         L4::IcmpError { .. } => Step::Invalid(Reason::IcmpErrorQuote),
     }
+}
+
+/// It is INVALID, or dropped.
+#[inline(always)]
+fn is_notable(outcome: &Outcome) -> bool {
+    outcome.reason.is_some() || matches!(outcome.verdict, Verdict::Drop(_))
 }
 
 /// A TCP packet that is not a plain SYN.
