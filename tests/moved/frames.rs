@@ -108,7 +108,7 @@ pub(crate) fn recorded(files: &[(&str, usize)]) -> Vec<Vec<u8>> {
     for (file, nth) in files {
         let path = folder.join(format!("{file}.jsonl.gz"));
         let each = |number: usize, line: String| {
-            if number % nth == 0 {
+            if number.is_multiple_of(*nth) {
                 let steps = Scenario::parse(&line).unwrap().steps;
                 frames.extend(steps.iter().filter(|step| !step.bytes.is_empty()).map(|step| {
                     let ethertype = if step.bytes[0] >> 4 == 6 { 0x86dd } else { 0x0800 };

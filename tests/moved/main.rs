@@ -13,8 +13,11 @@ use bench::Seen;
 use dpdk::eal::{self, Eal};
 use scenes::Stage;
 
+/// A scene by its name, itself, and the families that it moves.
+type Line = (&'static str, fn(&mut Stage<'_>), &'static [&'static str]);
+
 /// What moves each family: the scene, and the families that it moves. Every one of their series must move in some scene.
-const TABLE: &[(&str, fn(&mut Stage<'_>), &[&str])] = &[
+const TABLE: &[Line] = &[
     (
         "recorded packets of every kind",
         scenes::recorded,
