@@ -39,6 +39,10 @@ owner_home=$(getent passwd "$owner" | cut -d: -f6)
 owner_run() { "${as_owner[@]}" env HOME="$owner_home" PATH="$owner_home/.cargo/bin:$PATH" "$@"; }
 cargo() { owner_run cargo "$@"; }
 
+# What scripts/setup unpacks rather than installs, after what the machine has itself.
+tools=${CARGO_TARGET_DIR:-$root/target}/tools
+PATH=$PATH:$tools/usr/bin
+
 # Hugepages of 2 MB: makes $1 of them free, where the machine lets us, and remembers in file $2 how many there were.
 # Returns 1 where they can't be had; the appliance then runs on ordinary pages, at about half the speed.
 hugepages=/sys/kernel/mm/hugepages/hugepages-2048kB

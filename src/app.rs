@@ -16,20 +16,22 @@ use conntrack::key::owner::{Owners, SLOTS, WorkerId};
 use conntrack::policy::TooManyRules;
 use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
+use dpdk::mempool::Mempool;
 use dpdk::port::RSS_KEY_MAX;
 use tokio::sync::Notify;
 
 use crate::bus::{ControlEnd, Stopper};
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
-use crate::control::schema::{Info, LastReload, PortInfo, PortRow, PortStats};
+use crate::control::schema::{Info, LastReload, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::privileges::{self, PrivilegesError, User};
-use crate::telemetry::{log, systemd};
+use crate::telemetry::socket::Board;
+use crate::telemetry::{self, log, systemd};
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use crate::zones::Registry;
@@ -97,7 +99,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     let workers = cores.workers.len() as u16;
     // For those workers that are really made.
     let plan = plan(config, &specs, cores.workers.len());
-    let Ports { ports, workers: queues, pool: _ } = probed.start(eal.handle(), workers, &plan)?;
+    let Ports { ports, workers: queues, pool } = probed.start(eal.handle(), workers, &plan)?;
 
     let links = handoff::mesh(eal.handle(), workers)?;
     // One secret for all: they must agree on each flow's owner.
@@ -137,6 +139,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     }
     report::print(config, &cores, &findings, &ports, pages, http);
 
+    let board = Arc::new(Board::default());
+    let _told = telemetry::socket::register(eal.handle(), &board)?;
     // Workers and control begin with what is left here.
     let drivers = ports.iter().map(|port| port.info().driver.as_str());
     privileges::give_up(user, privileges::needed_by(drivers))?;
@@ -147,7 +151,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
         crew.join(running, end.stopper());
     }
     report::ready(begun);
-    let served = serve(config, path, ports, zones, ends, exports.start()?, doors, &crew.running);
+    let seen = Seen { ports, pool, zones, ends, board, exports: exports.start()? };
+    let served = serve(config, path, seen, doors, &crew.running);
 
     tracing::info!("stopping");
     systemd::stopping();
@@ -293,20 +298,28 @@ fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
     words
 }
 
+/// What control sees of the rest.
+struct Seen {
+    ports: Vec<OpenPort>,
+    pool: Mempool,
+    zones: Registry,
+    ends: Vec<ControlEnd>,
+    /// For DPDK's telemetry socket.
+    board: Arc<Board>,
+    exports: Exports,
+}
+
 /// Answers operators until a signal comes, or a worker ends.
-#[expect(clippy::too_many_arguments, reason = "everything that was made before it")]
 fn serve(
     config: &Config,
     path: &Path,
-    ports: Vec<OpenPort>,
-    zones: Registry,
-    ends: Vec<ControlEnd>,
-    exports: Exports,
+    seen: Seen,
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let Seen { ports, pool, zones, ends, board, exports } = seen;
     let ports = Arc::new(ports);
     let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
@@ -317,8 +330,10 @@ fn serve(
         hangup: Arc::clone(&hangup),
         workers: ends,
         zones,
+        board,
         exports,
         ports: port_doors(config, &ports),
+        pool_stats: Box::new(move || vec![pool_stats(&pool)]),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
@@ -385,9 +400,9 @@ fn eal_config(
         control_cpus: cores.control.clone(),
         memory_mib: config.eal.memory_mib.unwrap_or(plan.mib(config.eal.hugepages)),
         hugepages: config.eal.hugepages,
+        telemetry: config.eal.telemetry,
         devices: specs.iter().map(|spec| spec.device.clone()).collect(),
         extra: config.eal.raw.iter().chain(extra).cloned().collect(),
-        ..eal::Config::default()
     }
 }
 
@@ -479,6 +494,15 @@ fn port_row(port: &OpenPort, info: PortInfo, xstats: bool) -> PortRow {
         promiscuous: port.spec().promiscuous,
         stats: port_stats(port),
         xstats: if xstats { port.xstats().into_iter().collect() } else { BTreeMap::new() },
+    }
+}
+
+fn pool_stats(pool: &Mempool) -> PoolStats {
+    let objects = u64::from(pool.mbufs());
+    PoolStats {
+        name: pool.name().to_owned(),
+        objects,
+        available: objects.saturating_sub(u64::from(pool.in_use())),
     }
 }
 

@@ -162,7 +162,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
         panic!()
     };
     assert_eq!(seen.work.rx_packets, frames.len() as u64);
-    assert_eq!(seen.tracker.inserted, u64::from(FLOWS));
+    assert_eq!(seen.tracker.inserted(), u64::from(FLOWS));
     assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS) + INVALID, "fragments are held, the rest has left");
     assert_eq!(seen.entries, 4096);
     assert!(seen.events_lost > 0, "a ring that nobody reads was filled");
@@ -221,7 +221,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     }
     let [first, second] = &seen[..] else { panic!() };
     assert_eq!((first.work.rx_packets, second.work.rx_packets), (frames.len() as u64, 0));
-    assert_eq!(first.tracker.inserted + second.tracker.inserted, u64::from(FLOWS));
+    assert_eq!(first.tracker.inserted() + second.tracker.inserted(), u64::from(FLOWS));
     assert!(first.work.handed_off > u64::from(FLOWS) / 2 && first.work.sent_through > u64::from(FLOWS) / 2);
     assert_eq!((first.work.tx_packets, second.work.tx_packets), (0, 2 * u64::from(FLOWS) + INVALID));
     assert_eq!(first.tracker.fragments_held + second.tracker.fragments_held, 50);

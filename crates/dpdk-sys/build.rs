@@ -27,6 +27,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_pktmbuf_(pool_create|free_bulk)",
     "rte_mempool_(avail_count|in_use_count|free)",
     "rte_ring_(create|free)",
+    "rte_telemetry_register_cmd",
+    "rte_tel_data_(alloc|free|start_dict|string|add_dict_string|add_dict_container)",
     "dpdk_.*",
 ];
 const TYPES: &[&str] =
@@ -39,13 +41,14 @@ const VARS: &[&str] = &[
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_ETH_(NAME_MAX_LEN|XSTATS_NAME_SIZE)",
     "RING_F_.*",
+    "RTE_TEL_MAX_(STRING_LEN|DICT_ENTRIES|ARRAY_ENTRIES)",
     "DPDK_.*",
 ];
 /// Size and alignment only: fields by offset, see wrapper.h.
 const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device"];
 
 /// What a shared build links. EAL loads the drivers itself, from the folder built into libdpdk.
-const SHARED: &[&str] = &["ethdev", "mbuf", "mempool", "ring", "eal"];
+const SHARED: &[&str] = &["ethdev", "mbuf", "mempool", "ring", "telemetry", "eal"];
 
 /// Drivers that a static build carries, where the release has them.
 const STATIC_DRIVERS: &[&str] = &[

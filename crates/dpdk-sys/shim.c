@@ -80,6 +80,22 @@ int dpdk_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex)
 	return err;
 }
 
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 3, 0, 0)
+int dpdk_tel_start_numbers(struct rte_tel_data *data) { return rte_tel_data_start_array(data, RTE_TEL_UINT_VAL); }
+int dpdk_tel_add_number(struct rte_tel_data *array, uint64_t number) { return rte_tel_data_add_array_uint(array, number); }
+int dpdk_tel_put_number(struct rte_tel_data *dict, const char *name, uint64_t number)
+{
+	return rte_tel_data_add_dict_uint(dict, name, number);
+}
+#else
+int dpdk_tel_start_numbers(struct rte_tel_data *data) { return rte_tel_data_start_array(data, RTE_TEL_U64_VAL); }
+int dpdk_tel_add_number(struct rte_tel_data *array, uint64_t number) { return rte_tel_data_add_array_u64(array, number); }
+int dpdk_tel_put_number(struct rte_tel_data *dict, const char *name, uint64_t number)
+{
+	return rte_tel_data_add_dict_u64(dict, name, number);
+}
+#endif
+
 static dpdk_log_sink sink_to;
 /* The real stderr while dpdk_eal_init_quiet holds descriptor 2; else -1. */
 static int real_stderr = -1;

@@ -12,6 +12,7 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_telemetry.h>
 #include <rte_version.h>
 
 /* Macros with casts (RTE_BIT64, UINT64_C) are invisible to bindgen's macro evaluator; libclang evaluates a
@@ -69,6 +70,11 @@ unsigned dpdk_ring_room(const struct rte_ring *ring);
 
 /* Bitfields whose layout changed between releases. */
 int dpdk_link(uint16_t port, uint32_t *mbps, int *up, int *full_duplex);
+
+/* Numbers in answers of the telemetry socket: called u64 before 23.03, and uint since. */
+int dpdk_tel_start_numbers(struct rte_tel_data *data);
+int dpdk_tel_add_number(struct rte_tel_data *array, uint64_t number);
+int dpdk_tel_put_number(struct rte_tel_data *dict, const char *name, uint64_t number);
 
 /* Sends DPDK's log to `sink`, one message a call, from now on and through rte_eal_init. Returns 0 or an errno. */
 typedef void (*dpdk_log_sink)(int level, const char *text, size_t len);

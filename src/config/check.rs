@@ -17,8 +17,8 @@ use super::error::Problem;
 use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
-    Config, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table, TrackingOptions, Worker, Workers,
-    control, export, zones,
+    Config, Device, Eal, Expiry, Idle, Metrics, Mode, PolicyRows, Port, Rss, Table, TrackingOptions, Worker,
+    Workers, control, export, zones,
 };
 
 pub(super) type Checked<T> = Result<T, Problem>;
@@ -51,6 +51,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         eal: eal(&file.eal)?,
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
+        metrics: Metrics { node_compat: file.metrics.node_compat.unwrap_or(false) },
         control: control::check(&file.control)?,
         export: export::check(&file.export)?,
         log_level: file.log.level.map_or(LevelFilter::INFO, log_level),
@@ -686,7 +687,13 @@ fn eal(file: &EalFile) -> Checked<Eal> {
             "eal.raw holds an empty word: write each argument of EAL as one text, and its value as the next",
         );
     }
-    Ok(Eal { cores, memory_mib, hugepages: file.hugepages.unwrap_or(true), raw })
+    Ok(Eal {
+        cores,
+        memory_mib,
+        hugepages: file.hugepages.unwrap_or(true),
+        telemetry: file.telemetry.unwrap_or(true),
+        raw,
+    })
 }
 
 /// `1-3`, `0,2,4-6`: as EAL's `-l`.

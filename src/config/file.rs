@@ -49,6 +49,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) control: ControlFile,
     #[serde(default)]
+    pub(super) metrics: MetricsFile,
+    #[serde(default)]
     pub(super) export: ExportFile,
     #[serde(default)]
     pub(super) log: LogFile,
@@ -138,6 +140,7 @@ pub(super) struct EalFile {
     pub(super) cores: Option<Spanned<String>>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) hugepages: Option<bool>,
+    pub(super) telemetry: Option<bool>,
     pub(super) raw: Option<Spanned<Vec<String>>>,
 }
 
@@ -165,6 +168,12 @@ pub(super) struct ControlFile {
     pub(super) reads: Option<Spanned<Reads>>,
     #[serde(default)]
     pub(super) hosts: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsFile {
+    pub(super) node_compat: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -56,6 +56,7 @@ pub struct Config {
     pub worker: Worker,
     pub expiry: Expiry,
     pub control: Control,
+    pub metrics: Metrics,
     pub export: Export,
     /// What the log tells at least. Default `info`: nothing in it comes per packet.
     pub log_level: LevelFilter,
@@ -186,6 +187,8 @@ pub struct Eal {
     pub memory_mib: Option<u32>,
     /// Default true: without hugepages everything works at about half the speed.
     pub hugepages: bool,
+    /// Answer `dpdk-telemetry.py`. Default true, as every DPDK program does; only its own user may ask.
+    pub telemetry: bool,
     /// Words appended last to EAL's command line, so that they win.
     pub raw: Vec<String>,
 }
@@ -252,6 +255,14 @@ pub enum Reads {
     Open,
     /// Who has the token.
     Token,
+}
+
+/// What `/metrics` has beside its own series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The `node_nf_conntrack_*` series of node_exporter. Default false: on a machine whose node_exporter tells of the
+    /// kernel's own table there would be two of each.
+    pub node_compat: bool,
 }
 
 impl Config {

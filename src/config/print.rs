@@ -134,6 +134,7 @@ pub(super) fn toml(config: &Config) -> String {
         line(format!("memory = {}", quoted(&format!("{mib}M"))));
     }
     line(format!("hugepages = {}", config.eal.hugepages));
+    line(format!("telemetry = {}", config.eal.telemetry));
     let raw: Vec<String> = config.eal.raw.iter().map(|word| quoted(word)).collect();
     line(format!("raw = [{}]", raw.join(", ")));
 
@@ -160,6 +161,9 @@ pub(super) fn toml(config: &Config) -> String {
     let hosts: Vec<String> = config.control.hosts.iter().map(|host| quoted(host)).collect();
     line(format!("hosts = [{}]", hosts.join(", ")));
     config.export.print(&mut line);
+
+    line("\n[metrics]".to_owned());
+    line(format!("node_compat = {}", config.metrics.node_compat));
 
     line("\n[log]".to_owned());
     line(format!("level = {}", quoted(&config.log_level.to_string())));

@@ -28,6 +28,7 @@ impl Config {
         // What is left of a row that gives a limit and nothing else.
         fixed.zones.listed.retain(super::Zone::places);
         fixed.log_level = LevelFilter::INFO;
+        fixed.metrics.node_compat = false;
         fixed
     }
 }
@@ -58,6 +59,7 @@ mod tests {
             "[zones]\nlimit = 9",
             "[[zone]]\nid = 4\nlimit = 2",
             "[log]\nlevel = \"warn\"",
+            "[metrics]\nnode_compat = true",
         ] {
             let after = config(head);
             assert_ne!(before, after, "{head}");

@@ -14,8 +14,9 @@ mod ports;
 mod reload;
 mod routes;
 pub mod schema;
+mod scrape;
 mod server;
-mod stats;
+pub mod stats;
 mod token;
 mod watch;
 pub mod what_if;
@@ -35,12 +36,14 @@ use crate::bus::command::Command;
 use crate::config::Config;
 use crate::config::print::on_full_word;
 use crate::export::Exports;
+use crate::telemetry::socket::{Board, Moment};
 use crate::zones::Registry;
 use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
 use packets::Packets;
-use schema::{ExportStats, Info, LastReload, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PoolStats, PortStats, Stats};
+use scrape::Scrape;
 use stats::Observed;
 
 pub use desk::NoAnswer;
@@ -68,6 +71,10 @@ pub struct Appliance {
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
+    /// Where the numbers are written down for DPDK's telemetry socket.
+    pub board: Arc<Board>,
+    /// Counts the buffers of every pool.
+    pub pool_stats: Box<dyn Fn() -> Vec<PoolStats> + Send + Sync>,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
     pub read_clocks: fn() -> (u64, u64),
     /// The wall clock's reading when the machine booted, in milliseconds since 1970.
@@ -87,6 +94,7 @@ struct State {
     last_reload: Mutex<LastReload>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
+    scrape: Scrape,
     overviews: Overviews,
     packets: Packets,
     started: Instant,
@@ -119,6 +127,7 @@ pub async fn serve(
         last_reload: Mutex::new(reload::at_start()),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
+        scrape: Scrape::default(),
         overviews: Overviews::new(),
         packets: Packets::new(),
         started: Instant::now(),
@@ -168,13 +177,16 @@ impl State {
         }
         let limit = self.appliance.info.table_max_entries;
         let ports = (self.appliance.port_stats)();
+        let pools = (self.appliance.pool_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
-        let mut stats = stats::stats(&last, ports, zones, limit, self.classic);
+        let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
         let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));
+        let timeouts = self.settings().timeouts;
+        self.appliance.board.put(Moment { info: self.info(), stats: Arc::clone(&stats), timeouts });
         (at, stats)
     }
 

@@ -125,7 +125,7 @@ async fn stats(Shared(state): Shared<Arc<State>>) -> Response {
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let stats = state.stats().await;
-    match prometheus::text(&state.info(), &stats, &state.settings().timeouts) {
+    match state.scrape.page(&state, &stats) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }

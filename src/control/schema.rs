@@ -241,6 +241,7 @@ pub struct Stats {
     pub states: Vec<StateEntries>,
     pub workers: Vec<WorkerStats>,
     pub ports: Vec<PortStats>,
+    pub pools: Vec<PoolStats>,
     /// The zones that the configuration names or that were given a limit, at most 64: see `/v1/limits` for all.
     pub zones: Vec<ZoneRow>,
     /// Where flow records go, if anywhere.
@@ -297,6 +298,10 @@ pub struct WorkerStats {
     pub polls_packets: u64,
     /// Bursts by size: up to 1, 2, 4, 8, 16, 32 and 64 frames.
     pub bursts: Vec<u64>,
+    /// Packets of the bursts that were timed, by how long they were here: up to 1, 2, 4, ... 8192 microseconds, and longer.
+    pub latency: Vec<u64>,
+    /// Of those packets together.
+    pub latency_seconds: f64,
     pub busy_seconds: f64,
     pub idle_seconds: f64,
     /// By connection state: `new`, `established`, ...
@@ -310,6 +315,8 @@ pub struct WorkerStats {
     pub found: u64,
     pub missed: u64,
     pub inserted: u64,
+    /// The same by protocol.
+    pub inserts: BTreeMap<String, u64>,
     /// Ended flows by reason.
     pub destroyed: BTreeMap<String, u64>,
     /// Dropped frames by reason: see [`conntrack::policy::DropReason::label`].
@@ -347,6 +354,16 @@ pub struct PortStats {
     pub tx_packets: u64,
     pub tx_bytes: u64,
     pub tx_errors: u64,
+}
+
+/// One pool of packet buffers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PoolStats {
+    pub name: String,
+    /// Buffers in all.
+    pub objects: u64,
+    /// Those that no queue, ring or worker has.
+    pub available: u64,
 }
 
 /// One port of `GET /v1/ports`; with `?xstats=true` it has the driver's own counters too.

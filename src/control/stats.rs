@@ -7,23 +7,24 @@ use conntrack::policy::{Class, DropReason};
 use conntrack::track::reason::Reason;
 use conntrack::track::sctp::SctpState;
 use conntrack::track::tcp::TcpState;
-use conntrack::tracker::StateCounts;
+use conntrack::tracker::{PROTOS, StateCounts};
 use conntrack::wire::Untracked;
 
-use super::schema::{PortStats, StateEntries, Stats, WorkerStats, ZoneRow};
+use super::schema::{PoolStats, PortStats, StateEntries, Stats, WorkerStats, ZoneRow};
 use crate::bus::report::Snapshot;
 
 /// A worker's last numbers, and whether they are fresh.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Observed {
-    pub(super) snapshot: Snapshot,
-    pub(super) responding: bool,
+pub struct Observed {
+    pub snapshot: Snapshot,
+    pub responding: bool,
 }
 
 /// The whole, from its parts.
-pub(super) fn stats(
+pub fn stats(
     workers: &[Observed],
     ports: Vec<PortStats>,
+    pools: Vec<PoolStats>,
     zones: Vec<ZoneRow>,
     limit: u64,
     classic: bool,
@@ -48,6 +49,7 @@ pub(super) fn stats(
         states,
         workers: workers.iter().enumerate().map(|(number, observed)| worker(number, observed)).collect(),
         ports,
+        pools,
         zones,
         exports: Vec::new(),
     }
@@ -107,6 +109,8 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         polls_empty: work.polls_empty,
         polls_packets: work.polls_packets,
         bursts: work.bursts.to_vec(),
+        latency: work.latency.packets.to_vec(),
+        latency_seconds: work.latency.total_ns as f64 / 1e9,
         busy_seconds: work.busy_ns as f64 / 1e9,
         idle_seconds: work.idle_ns as f64 / 1e9,
         packets: by_class(&tracker.packets),
@@ -115,7 +119,8 @@ fn worker(number: usize, observed: &Observed) -> WorkerStats {
         malformed: by_reason(&tracker.malformed),
         found: tracker.lookups_hit,
         missed: tracker.lookups_miss,
-        inserted: tracker.inserted,
+        inserted: tracker.inserted(),
+        inserts: labelled(PROTOS.into_iter(), &tracker.inserted),
         destroyed: labelled(DestroyReason::ALL.iter().map(|reason| reason.label()), &tracker.destroyed),
         dropped: labelled(DropReason::LABELS.into_iter(), &tracker.dropped),
         full_untracked: tracker.full_untracked,

@@ -2,4 +2,5 @@
 
 pub mod log;
 pub mod prometheus;
+pub mod socket;
 pub mod systemd;

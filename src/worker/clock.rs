@@ -77,6 +77,11 @@ impl Clock {
         self.nanos(elapsed)
     }
 
+    /// Nanoseconds since counter reading `tsc`, as it is when this is called.
+    pub fn since(&self, tsc: u64) -> u64 {
+        self.nanos(dpdk::eal::cycles().saturating_sub(tsc))
+    }
+
     /// Corrects the clock by a newer reading of both: its rate by the span since the last one, and where it stands.
     pub fn correct(&mut self, reading: Reading) {
         let counts = reading.tsc.saturating_sub(self.anchor.tsc);

@@ -36,6 +36,9 @@ const fn held_lists(max_datagrams: u16) -> usize {
 /// Events that one frame can make: the old flow's DESTROY, and NEW and UPDATE of the one that takes its place.
 const EVENTS_PER_FRAME: usize = 3;
 
+/// One of so many bursts from a port is timed; the other ones pay a decrement.
+const TIMED: u32 = 64;
+
 /// Turns without work before a worker rests, and before it rests long.
 const TURNS_TO_REST: u32 = 256;
 const TURNS_TO_REST_LONG: u32 = 1024;
@@ -157,6 +160,8 @@ pub struct Worker {
     clock: Clock,
     expiry_lag: Ticks,
     work: WorkCounters,
+    /// Bursts until one is timed.
+    untimed: u32,
     serve: Serve,
     following: Following,
     bus: WorkerEnd,
@@ -218,6 +223,7 @@ impl Worker {
             clock,
             expiry_lag: Ticks::default(),
             work: WorkCounters::default(),
+            untimed: 0,
             serve: Serve::new(),
             following: Following::default(),
             bus,
@@ -255,13 +261,28 @@ impl Worker {
         }
         for port in 0..self.inputs.len() {
             if self.receive(port) {
+                let timed = self.begin_timed();
                 self.track(Source::Port(port), now);
                 self.finish(Source::Port(port));
+                if let Some((begun, packets)) = timed {
+                    self.work.latency.add(self.clock.since(begun), packets);
+                }
             }
         }
         self.expire(now);
         self.tell();
         self.rest();
+    }
+
+    /// The counter's reading and the packets in the burst, if it is one of those that are timed.
+    #[inline(always)]
+    fn begin_timed(&mut self) -> Option<(u64, u64)> {
+        if self.untimed > 0 {
+            self.untimed -= 1;
+            return None;
+        }
+        self.untimed = TIMED - 1;
+        Some((cycles(), self.burst.len() as u64))
     }
 
     fn read_clock(&mut self) -> Tick {

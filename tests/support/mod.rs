@@ -60,7 +60,7 @@ pub fn arp(src: u8) -> Vec<u8> {
 /// Writes frames as a capture file.
 pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut file = Vec::new();
-    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1] {
         file.extend_from_slice(&word.to_le_bytes());
     }
     for (number, frame) in frames.iter().enumerate() {
@@ -188,6 +188,8 @@ fn free_address() -> std::net::SocketAddr {
 pub fn command(folder: &Path) -> Command {
     let log = std::fs::File::create(folder.join("log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"));
+    // DPDK puts its own socket below this: each test has one of its own.
+    command.env("RUNTIME_DIRECTORY", folder);
     command.arg("run").arg("--config").arg(folder.join("config.toml"));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command

@@ -55,6 +55,8 @@ pub enum Error {
         "this thread cannot be registered with DPDK ({why}): a process has at most 128 such threads, less EAL's own"
     )]
     Thread { why: String },
+    #[error("DPDK does not take the telemetry command `{command}`: {why}")]
+    Telemetry { command: &'static str, why: String },
     #[error("`{text}` holds a NUL byte, which DPDK cannot take")]
     Nul { text: String },
 }

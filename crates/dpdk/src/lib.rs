@@ -32,6 +32,7 @@ pub mod mempool;
 pub mod port;
 pub mod queue;
 pub mod ring;
+pub mod telemetry;
 
 pub use error::Error;
 

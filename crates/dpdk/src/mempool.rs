@@ -1,6 +1,7 @@
 //! Pools of buffers, taken at start. Owns how many there are and how long each is; sees no frame's contents.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use dpdk_sys as sys;
 
@@ -64,6 +65,7 @@ impl PoolConfig {
 #[derive(Clone, Debug)]
 pub struct Mempool {
     raw: NonNull<sys::rte_mempool>,
+    name: Arc<str>,
     mbufs: u32,
     frame_room: u16,
     /// The pool is EAL's: it must not end before this handle.
@@ -106,7 +108,12 @@ impl Mempool {
             return Err(Error::Pool { name: name.clone(), why: error::words(errno) });
         };
         eal.adopt(PoolPtr(raw));
-        Ok(Self { raw, mbufs, frame_room, _eal: eal.clone() })
+        Ok(Self { raw, name: name.as_str().into(), mbufs, frame_room, _eal: eal.clone() })
+    }
+
+    /// As it was asked for.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Buffers in all.

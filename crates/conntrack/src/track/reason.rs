@@ -30,6 +30,18 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether a packet that reaches tracking can be INVALID for it.
+    pub const fn is_of_packets(self) -> bool {
+        !matches!(self, Self::IpTruncated | Self::IpHeader | Self::IpChecksum)
+    }
+
+    /// Whether a frame can be too malformed for it to reach tracking.
+    pub const fn is_of_frames(self) -> bool {
+        matches!(self, Self::Ipv6Extension | Self::FragmentMalformed) || !self.is_of_packets()
+    }
+}
+
 reasons! {
     IpTruncated "ip_truncated" Warning "The frame ends inside the IP header, or before the length that the header states.";
     IpHeader "ip_header" Warning "The IP version or header length is impossible.";

@@ -6,6 +6,22 @@ use crate::table::entry::{Entry, status};
 use crate::track::reason::Reason;
 use crate::wire::{Untracked, proto};
 
+/// The protocols that are counted apart, as they are called; the last is every other one.
+pub const PROTOS: [&str; 8] = ["tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "gre", "unknown"];
+
+/// The place in [`PROTOS`] by protocol number.
+const PROTO_PLACES: [u8; 256] = {
+    let mut places = [PROTOS.len() as u8 - 1; 256];
+    places[proto::TCP as usize] = 0;
+    places[proto::UDP as usize] = 1;
+    places[proto::UDPLITE as usize] = 2;
+    places[proto::ICMP as usize] = 3;
+    places[proto::ICMPV6 as usize] = 4;
+    places[proto::SCTP as usize] = 5;
+    places[proto::GRE as usize] = 6;
+    places
+};
+
 /// Numbers that only grow.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -20,8 +36,8 @@ pub struct Counters {
     /// Lookups that found a live flow.
     pub lookups_hit: u64,
     pub lookups_miss: u64,
-    /// Flows made.
-    pub inserted: u64,
+    /// Flows made, by [`PROTOS`] as index.
+    pub inserted: [u64; PROTOS.len()],
     /// Flows ended by [`DestroyReason`] as index.
     pub destroyed: [u64; DestroyReason::ALL.len()],
     /// Dropped frames by [`DropReason::index`].
@@ -53,7 +69,7 @@ impl Default for Counters {
             malformed: [0; Reason::ALL.len()],
             lookups_hit: 0,
             lookups_miss: 0,
-            inserted: 0,
+            inserted: [0; PROTOS.len()],
             destroyed: [0; DestroyReason::ALL.len()],
             dropped: [0; DropReason::LABELS.len()],
             full_untracked: 0,
@@ -65,6 +81,19 @@ impl Default for Counters {
             icmp_error: 0,
             ignored: 0,
         }
+    }
+}
+
+impl Counters {
+    /// Flows made, of all protocols.
+    pub fn inserted(&self) -> u64 {
+        self.inserted.iter().sum()
+    }
+
+    /// Counts a flow of protocol `l4` that was made.
+    #[inline(always)]
+    pub(super) fn count_inserted(&mut self, l4: u8) {
+        self.inserted[usize::from(PROTO_PLACES[usize::from(l4)]) & (PROTOS.len() - 1)] += 1;
     }
 }
 

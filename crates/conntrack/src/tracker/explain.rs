@@ -95,7 +95,7 @@ impl Counts {
         let counters = &core.counters;
         let destroyed = |reason: DestroyReason| counters.destroyed[reason as usize];
         Self {
-            inserted: counters.inserted,
+            inserted: counters.inserted(),
             found: counters.lookups_hit,
             ignored: counters.ignored,
             timed_out: destroyed(DestroyReason::Timeout),

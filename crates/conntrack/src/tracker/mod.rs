@@ -14,7 +14,7 @@ mod sweep;
 mod tests;
 mod what_if;
 
-pub use counters::{Counters, StateCounts};
+pub use counters::{Counters, PROTOS, StateCounts};
 pub use edit::{Edit, NewMark};
 pub use explain::{Explained, Look, Lookup, Steps};
 pub use pauses::{Between, PAUSE_MIN};
@@ -766,7 +766,7 @@ impl Core {
             }
             return;
         }
-        self.counters.inserted += 1;
+        self.counters.count_inserted(self.flows.table.entry(flow).key.proto);
         if mark != 0 {
             self.flows.set_mark(flow, mark);
         }

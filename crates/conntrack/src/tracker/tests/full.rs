@@ -109,7 +109,7 @@ fn a_burst_with_two_first_packets_of_one_flow_makes_one_flow() {
     let mut outcomes = [Outcome::untold(Verdict::Forward); 2];
     tracker.on_burst(Tick(1), &frames, &mut outcomes, &mut Events::none());
     assert_eq!(tracker.len(), 1);
-    assert_eq!(tracker.counters().inserted, 1);
+    assert_eq!(tracker.counters().inserted(), 1);
 }
 
 #[test]
