@@ -98,7 +98,13 @@ fn a_terminal_shows_it_obeys_keys_and_is_given_back() {
     terminal.wait(&["ENDED ", " icanon", " echo "]);
     drop(terminal);
 
-    let once = Command::new("sh").args(["-c", &format!("{} --once", top(&daemon.socket()))]).output().unwrap();
+    let once =
+        Command::new("sh").args(["-c", &format!("{} --once", top(&daemon.socket()))]).output().unwrap();
     let text = String::from_utf8_lossy(&once.stdout);
-    assert!(once.status.success() && text.contains("0 of 262,144 flows") && text.contains("Talkers") != text.contains("Sources by flows"), "{text}");
+    assert!(
+        once.status.success()
+            && text.contains("0 of 262,144 flows")
+            && text.contains("Talkers") != text.contains("Sources by flows"),
+        "{text}"
+    );
 }

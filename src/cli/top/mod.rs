@@ -135,11 +135,7 @@ fn watch_signals(to: Sender<Message>) -> Done {
 }
 
 /// Draws, and hears keys and the appliance, until one of them says that it is over.
-fn show(
-    terminal: &mut ratatui::DefaultTerminal,
-    screen: &mut Screen,
-    heard: &Receiver<Message>,
-) -> Done {
+fn show(terminal: &mut ratatui::DefaultTerminal, screen: &mut Screen, heard: &Receiver<Message>) -> Done {
     loop {
         terminal.draw(|frame| view::draw(frame, screen))?;
         let mut changed = false;

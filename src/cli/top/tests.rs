@@ -21,7 +21,8 @@ fn busy() -> Overview {
     let talkers = |net: u8| {
         (1..=20).map(move |host| Talker { address: [10, 0, net, host].into(), flows: 1000 - u64::from(host) })
     };
-    let worker = |worker: u32, busy| WorkerNow { worker, responding: worker != 2, busy, ..WorkerNow::default() };
+    let worker =
+        |worker: u32, busy| WorkerNow { worker, responding: worker != 2, busy, ..WorkerNow::default() };
     let port = |name: &str, rate| PortNow {
         name: name.to_owned(),
         up: Some(true),
@@ -35,7 +36,8 @@ fn busy() -> Overview {
         forecast: Forecast { growth_per_second: 262.0, full_in_secs: Some(190) },
         states: vec![state("udp", "", 12_336), state("tcp", "ESTABLISHED", 200_000)],
         opened: tally(1_234_567, 12_345.0),
-        dropped: [("policy_new".to_owned(), tally(77, 3.0)), ("table_full".to_owned(), tally(900, 1.0))].into(),
+        dropped: [("policy_new".to_owned(), tally(77, 3.0)), ("table_full".to_owned(), tally(900, 1.0))]
+            .into(),
         invalid: [("tcp_state".to_owned(), tally(5, 0.0))].into(),
         workers: vec![worker(0, 0.25), worker(1, 0.75), worker(2, 0.5)],
         ports: vec![port("lan", 1_500.0), port("wan", 2_500_000.0)],

@@ -125,7 +125,8 @@ fn draw_body(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
             draw_rows(frame, area, "Dropped, INVALID and lost packets", 2, head, widths, rows, screen.above);
         }
         Tab::Workers => {
-            let rows = sorted(&now.workers, |a, b| by_worker(screen.order(), a, b)).into_iter().map(worker_row);
+            let rows =
+                sorted(&now.workers, |a, b| by_worker(screen.order(), a, b)).into_iter().map(worker_row);
             let widths = [8, 10, 7, 10, 10, 10, 10, 8].map(Constraint::Length);
             let head = ["worker", "flows", "busy", "rx/s", "tx/s", "new/s", "handed/s", "lag"];
             draw_rows(frame, area, "Workers", 1, head, widths, rows, screen.above);
@@ -213,9 +214,8 @@ fn talkers<'a>(now: &'a Overview, order: &str) -> (Vec<&'a Talker>, Vec<&'a Talk
 fn draw_addresses(frame: &mut Frame<'_>, area: Rect, title: &str, rows: Vec<&Talker>, above: usize) {
     // The frame, the gap, and the other column.
     let room = usize::from(area.width).saturating_sub(2 + 1 + 11);
-    let rows = rows
-        .into_iter()
-        .map(|talker| [fitted(&talker.address.to_string(), room), whole(talker.flows)]);
+    let rows =
+        rows.into_iter().map(|talker| [fitted(&talker.address.to_string(), room), whole(talker.flows)]);
     let widths = [Constraint::Fill(1), Constraint::Length(11)];
     draw_rows(frame, area, title, 1, ["address", "flows"], widths, rows, above);
 }
@@ -263,7 +263,9 @@ fn reasons<'a>(now: &'a Overview, order: &str) -> Vec<(&'static str, &'a str, Ta
     ];
     let mut rows: Vec<_> = kinds
         .into_iter()
-        .flat_map(|(what, tallies)| tallies.iter().map(move |(reason, tally)| (what, reason.as_str(), *tally)))
+        .flat_map(|(what, tallies)| {
+            tallies.iter().map(move |(reason, tally)| (what, reason.as_str(), *tally))
+        })
         .filter(|(_, _, tally)| tally.total > 0)
         .collect();
     rows.sort_by(|a, b| match order {
