@@ -16,6 +16,7 @@ mod shell;
 mod stats;
 mod summary;
 mod timeout;
+mod top;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -142,6 +143,8 @@ enum Command {
     },
     /// Follow the packets of some flows through every stage, live: parse, owner, entry, step, verdict
     Trace(Box<packets::TraceWords>),
+    /// Watch rates, states, occupancy, workers, ports and top talkers on one screen
+    Top(top::TopWords),
     /// Print counters of table, workers and ports
     Stats {
         #[command(flatten)]
@@ -320,6 +323,7 @@ fn dispatch(command: Command) -> Done {
             dropped.follow(&ask, &filter.with_mark(mark)?, form.output.unwrap_or_default())
         }
         Command::Trace(trace) => trace.follow(),
+        Command::Top(top) => top.run(),
         Command::Events { ask, form, filter, mark, kinds, dropped: _ } => {
             let filter = filter.with_events(mark, kinds)?;
             events::follow(&ask, &filter, form.output.unwrap_or_default(), Voice::Own)
