@@ -2,25 +2,30 @@
 //! Owns the order in which things come up and go down; everything else belongs to the rooms that it calls.
 
 mod cores;
+mod doors;
 mod report;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, SLOTS, WorkerId};
-use conntrack::policy::{Policy, TooManyRules};
+use conntrack::policy::TooManyRules;
 use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
 use dpdk::port::RSS_KEY_MAX;
+use tokio::sync::Notify;
 
 use crate::bus::{ControlEnd, Stopper};
 use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
-use crate::control::schema::{Info, PortInfo, PortRow, PortStats};
+use crate::control::schema::{Info, LastReload, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
 use crate::telemetry::log;
@@ -47,6 +52,8 @@ pub enum RunError {
     Cores(#[from] cores::CoresError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
     #[error("the table cannot be made ({0:?}): set `table.max_entries` to a number from 1 to 100,000,000")]
@@ -57,19 +64,22 @@ pub enum RunError {
     Runtime(std::io::Error),
 }
 
-/// Runs the appliance until SIGINT or SIGTERM.
-pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
+/// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
+pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
-    let doors = control::claim(&config.control.socket, config.control.http)?;
+    let exports = Prepared::open(&config.export)?;
+    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
+    let doors = control::claim(&config.control)?;
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
+    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -97,7 +107,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         tracker.join(zones.member(number));
         let (end, bus) = crate::bus::pair();
         let with_peers = queues.into_iter().zip(&config.ports);
-        ready.push(Worker::new(Parts {
+        let worker = Worker::new(Parts {
             ports: with_peers.map(|(queues, port)| worker::Port { queues, peer: port.peer }).collect(),
             links,
             tracker,
@@ -109,7 +119,8 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
             },
             clock: Clock::new(clock::read(), eal.handle().cycles_per_second()),
             bus,
-        }));
+        });
+        ready.push(worker.telling(told));
         ends.push(end);
         if on == Pages::Plain {
             pages = on;
@@ -124,7 +135,7 @@ pub fn run(config: &Config, extra_eal: &[String]) -> Result<(), RunError> {
         crew.join(running, end.stopper());
     }
     report::ready(begun);
-    let served = serve(config, ports, zones, &shares, ends, doors, &crew.running);
+    let served = serve(config, path, ports, zones, ends, exports.start()?, doors, &crew.running);
 
     tracing::info!("stopping");
     crew.end()?;
@@ -166,7 +177,10 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    Ok(fit(config, &specs, &mut cores, &Host::here())?.1)
+    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    findings.extend(export::doctor::look(&config.export));
+    findings.extend(doors::look(&config.control));
+    Ok(findings)
 }
 
 /// What is needed, and what the host says to it. How many queues a card has is known only once DPDK runs, so `auto` may
@@ -267,23 +281,30 @@ fn words(bytes: &[u8; RSS_KEY_MAX]) -> [u64; 4] {
 }
 
 /// Answers operators until a signal comes, or a worker ends.
+#[expect(clippy::too_many_arguments, reason = "everything that was made before it")]
 fn serve(
     config: &Config,
+    path: &Path,
     ports: Vec<OpenPort>,
     zones: Registry,
-    shares: &[u16],
     ends: Vec<ControlEnd>,
+    exports: Exports,
     doors: control::Claimed,
     workers: &[Running],
 ) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let ports = Arc::new(ports);
+    let hangup = Arc::new(Notify::new());
     let appliance = Appliance {
-        info: info(config, shares, &ports),
+        info: info(config, &shares(config, workers.len()), &ports),
         config: config.clone(),
+        // Whatever the working directory will be then.
+        config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        hangup: Arc::clone(&hangup),
         workers: ends,
         zones,
+        exports,
         ports: port_doors(config, &ports),
         port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
@@ -295,12 +316,14 @@ fn serve(
     runtime.block_on(async {
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut hangups = signal(tokio::signal::unix::SignalKind::hangup())?;
         let until = async {
             let mut look = tokio::time::interval(LOOK);
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => return,
                     _ = terminate.recv() => return,
+                    _ = hangups.recv() => hangup.notify_one(),
                     _ = look.tick() => if workers.iter().any(Running::is_finished) { return },
                 }
             }
@@ -373,12 +396,7 @@ fn tracker(
     owners: Owners,
     meeting: Meeting,
 ) -> Result<(Tracker, Pages), RunError> {
-    let policy = match config.mode {
-        Mode::Mirror => Policy::ACCEPT_ALL,
-        Mode::Inline => {
-            Policy::new(&config.policy.rules, config.policy.otherwise).map_err(RunError::Policy)?
-        }
-    };
+    let policy = config.tracker_policy().map_err(RunError::Policy)?;
     let mapping =
         Mapping::new(Tracker::memory_bytes(&limits).map_err(RunError::Table)?, config.eal.hugepages)?;
     let pages = mapping.pages();
@@ -408,6 +426,7 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
         table_max_entries: (0..shares.len()).map(entries).sum(),
         table_on_full: on_full_word(config.table.on_full).to_owned(),
         ports: port_infos(config, ports),
+        last_reload: LastReload::default(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod driver;
+pub mod export;
 pub mod filter;
 pub mod format;
 pub mod memory;

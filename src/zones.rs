@@ -1,8 +1,10 @@
 //! The operators' side of zones: which ones they have named, what limits they set, how full each is.
 //! Outside the loop: workers know their zones by number alone and touch what is counted there; see `conntrack::zone`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use conntrack::wire::Tags;
 use conntrack::zone::{self, LEARNED_MAX, Origin};
 use dashmap::DashMap;
 
@@ -48,6 +50,19 @@ impl Registry {
         self.zones.member(worker)
     }
 
+    /// What says which VLANs a zone's frames carry; those of its tunnel's outer packets, if it is a tunnel's.
+    pub fn tags(&self) -> impl Fn(u16) -> Tags + Send + Sync + 'static {
+        let zones = Arc::clone(&self.zones);
+        move |zone| match zones.origin(zone) {
+            Origin::Port => Tags::NONE,
+            Origin::Vlan(place) => place.tags,
+            Origin::Tunnel { outer, .. } => match zones.origin(outer) {
+                Origin::Vlan(place) => place.tags,
+                Origin::Port | Origin::Tunnel { .. } => Tags::NONE,
+            },
+        }
+    }
+
     /// Limits one zone (0: none), or has it follow the default again.
     pub fn set_limit(&self, zone: u16, limit: Option<u32>) {
         self.zones.set_limit(zone, limit);
@@ -55,6 +70,27 @@ impl Registry {
             Some(_) => drop(self.named.entry(zone).or_insert(Named::Limited)),
             None => drop(self.named.remove_if(&zone, |_, why| *why == Named::Limited)),
         }
+    }
+
+    /// Has the limits that a changed configuration sets, and no others: those set while it ran are gone as well.
+    pub fn reload(&self, config: &crate::config::Config) {
+        let mut limits: HashMap<u16, Option<u32>> = HashMap::new();
+        for zone in &config.zones.listed {
+            let limit = limits.entry(zone.id).or_default();
+            *limit = limit.or(zone.limit);
+        }
+        self.zones.set_default_limit(config.zones.limit);
+        for (&id, &limit) in &limits {
+            self.zones.set_limit(id, limit);
+            self.named.insert(id, Named::Configured);
+        }
+        self.named.retain(|&id, _| {
+            let stays = limits.contains_key(&id);
+            if !stays {
+                self.zones.set_limit(id, None);
+            }
+            stays
+        });
     }
 
     /// Limits every zone without a limit of its own; 0 for no limit.
@@ -149,6 +185,20 @@ mod tests {
         registry.set_limit(12, None);
         registry.set_limit(4100, None);
         assert_eq!(shown(), [(4100, 9, 2, 1)], "what the file names stays");
+    }
+
+    #[test]
+    fn a_changed_configuration_has_its_limits_and_no_others() {
+        let registry =
+            registry("[zones]\nlimit = 9\n[[zone]]\nid = 5\nlimit = 1\n[[zone]]\nid = 6\nlimit = 2");
+        registry.set_limit(7, Some(3));
+        let ports = "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\nrole = \"inside\"\n\
+                     [[port]]\nname = \"b\"\ndevice = \"net_null1\"\nrole = \"outside\"\n";
+        let text = format!("[zones]\nlimit = 8\n[[zone]]\nid = 6\nlimit = 4\n{ports}");
+        registry.reload(&Config::parse(&text).unwrap());
+        let rows = registry.limits().zones;
+        assert_eq!(rows.iter().map(|row| (row.zone, row.limit)).collect::<Vec<_>>(), [(6, 4)]);
+        assert_eq!([5, 6, 7].map(|zone| registry.limit(zone).limit), [8, 4, 8]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conntrack::event::Told;
 use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Policy, Role};
@@ -143,7 +144,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     let eal = Eal::start(&config, |_, _| ()).unwrap();
     let (mut ends, mut workers, ports) = appliance(eal.handle(), dir, 0, 1);
     let (end, mut worker) = (ends.pop().unwrap(), workers.pop().unwrap());
-    let (_, calls) = ask(&end, &mut worker, Command::Listen(true));
+    let (_, calls) = ask(&end, &mut worker, Command::Listen(Told::All));
     assert_eq!(calls, 0, "starting events");
 
     // More flows than the table holds: early drop is part of it.
@@ -188,7 +189,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     // tracked, and those that stay are handed off to be sent.
     let (ends, mut workers, ports) = appliance(eal.handle(), dir, 1, 2);
     for (end, worker) in ends.iter().zip(&mut workers) {
-        ask(end, worker, Command::Listen(true));
+        ask(end, worker, Command::Listen(Told::All));
     }
     let calls = calls_of(|| (0..2_000).for_each(|_| workers.iter_mut().for_each(Worker::turn)));
     assert_eq!(calls, 0, "traffic between workers");

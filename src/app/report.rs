@@ -115,8 +115,8 @@ fn text(
             if link.up { "up" } else { "down" },
         );
     }
-    let metrics = http.map_or_else(String::new, |addr| format!("   metrics http://{addr}/metrics"));
-    let _ = writeln!(out, "  control  {}{metrics}", config.control.socket.display());
+    let tcp = http.map_or_else(String::new, |addr| format!("   http://{addr}/  (metrics at /metrics)"));
+    let _ = writeln!(out, "  control  {}{tcp}", config.control.socket.display());
     out
 }
 

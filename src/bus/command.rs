@@ -1,13 +1,15 @@
 //! What control asks of a worker. A command travels to the worker, is filled in there and travels back as its own
 //! answer, so that the worker allocates and frees nothing.
 
-use conntrack::event::FlowView;
+use std::sync::Arc;
+
+use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
-use conntrack::tick::{Tick, Ticks};
+use conntrack::tick::Tick;
 use conntrack::track::settings::Settings;
-use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::{Cursor, Edit, OnFull};
 
+use super::agreement::Agreement;
 use super::report::Snapshot;
 
 /// A command and the number by which its sender knows it again.
@@ -26,16 +28,12 @@ pub enum Command {
     Flush(Flush),
     /// Delete or change flows, a slice between two bursts.
     Edit(Box<Edits>),
-    /// Change one timeout.
-    SetTimeout { key: TimeoutKey, value: Ticks },
-    /// Change every switch and timeout at once, between two bursts.
-    Settings(Box<Settings>),
-    /// Change every switch and the policy at once, between two bursts.
-    Configure(Box<Rules>),
+    /// Change every switch, every timeout and the policy at once, between two bursts, when all workers are to.
+    Configure(Box<Change>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
-    /// Start or stop sending events.
-    Listen(bool),
+    /// Choose the events that are sent from now on.
+    Listen(Told),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
@@ -100,8 +98,18 @@ impl Default for Flush {
     }
 }
 
+/// One worker's part in a change that all workers make, or none.
+#[derive(Debug)]
+pub struct Change {
+    pub rules: Rules,
+    /// Shared by all of them.
+    pub agreement: Arc<Agreement>,
+    /// Which one this is.
+    pub worker: usize,
+}
+
 /// What decides about packets, swapped as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub settings: Settings,
     pub policy: Policy,

@@ -1,6 +1,7 @@
 //! All that crosses threads: commands to a worker and back, events out of it.
 //! Every queue is bounded, and full is counted. Nothing here blocks or makes a system call.
 
+pub mod agreement;
 pub mod command;
 pub mod report;
 pub mod ring;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use command::Ticket;
-use conntrack::event::Event;
+use conntrack::event::{Event, EventKind};
 use ring::Ring;
 
 /// Commands on their way to one worker, and as many answers on their way back.
@@ -26,6 +27,8 @@ struct Queues {
     events: Ring<Event>,
     /// Events lost before they reached `events`.
     lost_earlier: AtomicU64,
+    /// Those of the events that `events` refused that told of a flow's end.
+    ends_refused: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -45,6 +48,7 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         answers: Ring::with_capacity(COMMANDS),
         events: Ring::with_capacity(EVENTS),
         lost_earlier: AtomicU64::new(0),
+        ends_refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
     (ControlEnd(Arc::clone(&queues)), WorkerEnd(queues))
@@ -69,6 +73,11 @@ impl ControlEnd {
     /// Events lost on their way out, since the start.
     pub fn events_lost(&self) -> u64 {
         self.0.events.refused() + self.0.lost_earlier.load(Ordering::Relaxed)
+    }
+
+    /// Those of [`ControlEnd::events_lost`] that told, or may have told, of a flow's end.
+    pub fn ends_lost(&self) -> u64 {
+        self.0.ends_refused.load(Ordering::Relaxed) + self.0.lost_earlier.load(Ordering::Relaxed)
     }
 
     /// Something by which the worker can be told to end after its present turn.
@@ -105,7 +114,11 @@ impl WorkerEnd {
     #[inline]
     pub fn tell(&self, event: Event) {
         // A slow reader loses and is told how many; the ring has counted it.
-        let _ = self.0.events.push(event);
+        if let Err(lost) = self.0.events.push(event)
+            && matches!(lost.kind, EventKind::Destroy(_))
+        {
+            self.0.ends_refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Says how many events were lost before [`WorkerEnd::tell`], since the start.

@@ -8,6 +8,7 @@ use conntrack::event::FlowView;
 use super::client::Client;
 use super::{Ask, Done, Failure, Voice};
 use crate::control::schema::{Flow, Info};
+use crate::export::community::NO_SEED;
 use crate::filter::Filter;
 use crate::format::{
     Deed, FlowLine, Layout, Output, SaveLine, Since, Style, TABLE_HEAD, TableLine, XML_END, XML_HEAD, XmlFlow,
@@ -53,7 +54,9 @@ impl<W: Write> Listing<W> {
     /// Prints a flow of this process's own tracker.
     pub(super) fn view(&mut self, view: &FlowView) -> io::Result<()> {
         match self.output.layout {
-            Layout::Json | Layout::JsonLines => self.json(&Flow::new(view, self.classic)),
+            Layout::Json | Layout::JsonLines => {
+                self.json(&Flow::new(view, self.classic).identified(view, NO_SEED))
+            }
             _ => self.line(view),
         }
     }

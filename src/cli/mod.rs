@@ -26,8 +26,8 @@ use clap_complete::Shell;
 
 use crate::config::diff::{Difference, differences};
 use crate::config::duration::parse_span;
-use crate::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_SOCKET};
-use crate::control::schema::Change;
+use crate::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_SOCKET, env};
+use crate::control::schema::{Change, Reload, Reloaded};
 use crate::filter::MaskedMark;
 use crate::format::Output;
 use filter::{FilterWords, KindsWord, MarkWord};
@@ -239,13 +239,15 @@ enum ConfigCommand {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Have the running appliance read its file again: taken over as a whole between two bursts, or refused as a whole
+    Reload(Ask),
 }
 
 /// Which appliance to ask.
 #[derive(Debug, Args)]
 struct Ask {
     /// The appliance's control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = env::SOCKET)]
     socket: PathBuf,
 }
 
@@ -273,7 +275,7 @@ struct ChangeWords {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH, env = env::CONFIG)]
     config: PathBuf,
 }
 
@@ -341,8 +343,12 @@ fn dispatch(command: Command) -> Done {
             Ok(writeln!(io::stdout(), "{path}: ok, ports {}", ports.join(", "))?)
         }
         Command::Config(ConfigCommand::Show(file)) => {
-            let config = file.load()?;
-            Ok(write!(io::stdout(), "{}", config.to_toml())?)
+            let (config, overrides) = Config::load_told(&file.config)?;
+            let mut out = io::stdout().lock();
+            for (key, variable) in overrides {
+                writeln!(out, "# {key} as {variable} says, and not as the file does")?;
+            }
+            Ok(write!(out, "{}", config.to_toml())?)
         }
         Command::Config(ConfigCommand::Diff { file, running, ask }) => {
             let config = file.load()?;
@@ -353,6 +359,7 @@ fn dispatch(command: Command) -> Done {
             };
             diff(&before, &config.to_toml())
         }
+        Command::Config(ConfigCommand::Reload(ask)) => reload(&ask),
         Command::Summary { ask, output } => summary::summary(&ask, output),
         Command::Workers { ask, interval, output } => summary::workers(&ask, interval, output),
         Command::Completions { shell } => shell::completions(shell),
@@ -364,18 +371,30 @@ fn dispatch(command: Command) -> Done {
     }
 }
 
-/// `-` and `+` as in a patch, a key each.
+fn reload(ask: &Ask) -> Done {
+    let Reloaded { changed } =
+        client::Client::new(&ask.socket)?.send(hyper::Method::POST, "/v1/config/reload", &Reload {})?;
+    print_differences(&changed)?;
+    Voice::Own.say(&format!("reloaded, {} keys have changed.", changed.len()))
+}
+
 fn diff(before: &str, after: &str) -> Done {
     let differences = differences(before, after)?;
+    print_differences(&differences)?;
+    Voice::Own.say(&format!("{} keys differ.", differences.len()))
+}
+
+/// `-` and `+` as in a patch, a key each.
+fn print_differences(differences: &[Difference]) -> Done {
     let mut out = io::stdout().lock();
-    for Difference { key, here, there } in &differences {
+    for Difference { key, here, there } in differences {
         for (sign, value) in [('-', here), ('+', there)] {
             if let Some(value) = value {
                 writeln!(out, "{sign} {key} = {value}")?;
             }
         }
     }
-    Voice::Own.say(&format!("{} keys differ.", differences.len()))
+    Ok(())
 }
 
 #[cfg(test)]

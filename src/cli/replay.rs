@@ -15,6 +15,7 @@ use crate::config::duration::parse_span;
 use crate::config::names::parse_setting;
 use crate::control::schema::EventLine;
 use crate::driver::capture::Capture;
+use crate::export::community::NO_SEED;
 use crate::format::{Layout, Since, Style};
 use crate::replay::{self, ReplayError};
 
@@ -116,7 +117,8 @@ impl Replay {
                 events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
             Layout::Json | Layout::JsonLines => {
-                serde_json::to_writer(&mut out, &EventLine::new(event, classic, start_unix_ms))?;
+                let line = EventLine::new(event, classic, start_unix_ms).identified(&event.flow(), NO_SEED);
+                serde_json::to_writer(&mut out, &line)?;
                 out.write_all(b"\n")
             }
         };

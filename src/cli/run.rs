@@ -4,18 +4,17 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::level_filters::LevelFilter;
 
 use super::{ConfigFile, Done, Failure};
 use crate::app;
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Config, DEFAULT_PATH, env};
 use crate::preflight::Status;
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH, env = env::CONFIG)]
     config: PathBuf,
     /// Only say whether the configuration can be used
     #[arg(long)]
@@ -31,8 +30,8 @@ impl Run {
         if self.check {
             return Ok(());
         }
-        log::init(LevelFilter::INFO);
-        app::run(&config, &self.eal).map_err(|error| Failure::Failed(error.to_string()))
+        log::init(config.log_level);
+        app::run(&config, &self.config, &self.eal).map_err(|error| Failure::Failed(error.to_string()))
     }
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::client::Client;
 use super::{Ask, Done};
-use crate::control::schema::{Counted, PortStats, Stats, WorkerStats};
+use crate::control::schema::{Counted, ExportStats, PortStats, Stats, WorkerStats};
 use crate::filter::Filter;
 
 /// How counters are printed.
@@ -38,7 +38,7 @@ pub(super) fn stats(ask: &Ask, form: Form) -> Done {
 }
 
 fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
-    let Stats { entries, entries_limit, assured, replied, states, workers, ports, zones } = stats;
+    let Stats { entries, entries_limit, assured, replied, states, workers, ports, zones, exports } = stats;
     writeln!(out, "table      entries={entries} limit={entries_limit} replied={replied} assured={assured}")?;
     for row in states.iter().filter(|row| row.entries > 0) {
         let name = [row.proto.as_str(), row.state.as_str()].join(" ");
@@ -56,6 +56,9 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
     }
     for row in zones {
         writeln!(out, "{}", super::limits::line(row))?;
+    }
+    for ExportStats { sink, records, lost } in exports {
+        writeln!(out, "export {sink}  records={records} lost={lost}")?;
     }
     for port in ports {
         let PortStats {

@@ -1,8 +1,6 @@
 //! From the file's shape to [`Config`]: what the values mean, alone and together.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use conntrack::fragment::MAX_DATAGRAMS;
 use conntrack::key::owner::WORKERS_MAX;
@@ -12,14 +10,15 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
 use conntrack::zone::By;
 use toml::Spanned;
+use tracing::level_filters::LevelFilter;
 
 use super::duration::{Plain, from_plain, parse_timeout};
 use super::error::Problem;
 use super::file::*;
 use super::names::{self, Switch, Sysctl};
 use super::{
-    Config, Control, DEFAULT_SOCKET, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table,
-    TrackingOptions, Worker, Workers, zones,
+    Config, Device, Eal, Expiry, Idle, Mode, PolicyRows, Port, Rss, Table, TrackingOptions, Worker, Workers,
+    control, export, zones,
 };
 
 pub(super) type Checked<T> = Result<T, Problem>;
@@ -52,7 +51,9 @@ pub(super) fn config(file: &File) -> Checked<Config> {
         eal: eal(&file.eal)?,
         worker: worker(&file.worker)?,
         expiry: expiry(&file.expiry)?,
-        control: control(&file.control)?,
+        control: control::check(&file.control)?,
+        export: export::check(&file.export)?,
+        log_level: file.log.level.map_or(LevelFilter::INFO, log_level),
     };
     cores(&config, file)?;
     Ok(config)
@@ -78,7 +79,12 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         || file.worker.idle.is_some()
         || file.expiry.budget.is_some()
         || file.control.socket.is_some()
-        || file.control.http.is_some();
+        || file.control.http.is_some()
+        || file.control.token_file.is_some()
+        || file.control.reads.is_some()
+        || !file.control.hosts.is_empty()
+        || file.log.level.is_some()
+        || file.export.is_given();
     if foreign {
         return Err(Problem::new(
             None,
@@ -783,37 +789,15 @@ fn expiry(file: &ExpiryFile) -> Checked<Expiry> {
     }
 }
 
-fn control(file: &ControlFile) -> Checked<Control> {
-    let socket = match &file.socket {
-        None => PathBuf::from(DEFAULT_SOCKET),
-        Some(path) => {
-            // sun_path holds 108 bytes with its final zero: unix(7)
-            if !path.get_ref().starts_with('/') || path.get_ref().len() > 107 {
-                return problem(
-                    path,
-                    "control.socket is an absolute path of at most 107 bytes: give one below /run",
-                );
-            }
-            PathBuf::from(path.get_ref())
-        }
-    };
-    let http = match &file.http {
-        None => Some(SocketAddr::from(([127, 0, 0, 1], 9477))),
-        Some(text) if text.get_ref().is_empty() || text.get_ref() == "off" => None,
-        Some(text) => match text.get_ref().parse::<SocketAddr>() {
-            Ok(address) if address.port() != 0 => Some(address),
-            _ => {
-                return problem(
-                    text,
-                    format!(
-                        "`{}` is no address with a port: write it like 127.0.0.1:9477, or \"off\"",
-                        text.get_ref()
-                    ),
-                );
-            }
-        },
-    };
-    Ok(Control { socket, http })
+const fn log_level(word: LevelWord) -> LevelFilter {
+    match word {
+        LevelWord::Off => LevelFilter::OFF,
+        LevelWord::Error => LevelFilter::ERROR,
+        LevelWord::Warn => LevelFilter::WARN,
+        LevelWord::Info => LevelFilter::INFO,
+        LevelWord::Debug => LevelFilter::DEBUG,
+        LevelWord::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// Cores, workers and shares must fit each other. A polling worker never leaves its core; the control thread would

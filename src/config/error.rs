@@ -127,6 +127,11 @@ fn plain_words(message: &str) -> String {
             None => message.to_owned(),
         };
     }
+    // Where one of a few words belongs.
+    if message == "wanted string or table" {
+        return "this key takes a word: write one in quotes, `dpdk-conntrack config show` prints it"
+            .to_owned();
+    }
     message.replace('\n', ", ")
 }
 

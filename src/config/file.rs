@@ -3,9 +3,12 @@
 
 use std::fmt;
 
+use super::export::ExportFile;
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use toml::Spanned;
+
+use super::Reads;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,10 @@ pub(super) struct File {
     pub(super) expiry: ExpiryFile,
     #[serde(default)]
     pub(super) control: ControlFile,
+    #[serde(default)]
+    pub(super) export: ExportFile,
+    #[serde(default)]
+    pub(super) log: LogFile,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +161,16 @@ pub(super) struct ExpiryFile {
 pub(super) struct ControlFile {
     pub(super) socket: Option<Spanned<String>>,
     pub(super) http: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<String>>,
+    pub(super) reads: Option<Spanned<Reads>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogFile {
+    pub(super) level: Option<LevelWord>,
 }
 
 macro_rules! words {
@@ -175,6 +192,7 @@ words! {
     PickupWord { Any, Ack, Syn }
     IdleWord { Poll, Sleep }
     ByWord { None, Port, Vlan, PortVlan }
+    LevelWord { Off, Error, Warn, Info, Debug, Trace }
 }
 
 /// A word with dashes, as the hash is called elsewhere.

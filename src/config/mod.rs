@@ -2,24 +2,31 @@
 //! Sees no packet and no DPDK; what it hands out is complete and has been checked across keys.
 
 mod check;
+mod control;
 pub mod diff;
 pub mod duration;
+pub mod env;
 mod error;
+mod export;
 mod file;
 pub mod names;
 pub(crate) mod print;
+pub mod reload;
 pub mod sysctl;
 mod zones;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use conntrack::policy::{Action, Class, Role, Rule};
+use conntrack::policy::{Action, Class, Policy, Role, Rule, TooManyRules};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, OnFull};
 use conntrack::zone::By;
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
 
 pub use error::ConfigError;
+pub use export::{Export, Ipfix};
 pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
@@ -49,6 +56,9 @@ pub struct Config {
     pub worker: Worker,
     pub expiry: Expiry,
     pub control: Control,
+    pub export: Export,
+    /// What the log tells at least. Default `info`: nothing in it comes per packet.
+    pub log_level: LevelFilter,
 }
 
 /// What the appliance does with frames.
@@ -221,23 +231,56 @@ impl Expiry {
 pub struct Control {
     /// The unix socket that the subcommands talk to.
     pub socket: PathBuf,
-    /// Metrics over TCP. Default loopback, port 9477: nothing beyond the machine can reach it unasked.
-    /// `None` is off.
+    /// Metrics, the API and the page over TCP. Default loopback, port 9477: nothing beyond the machine can reach it
+    /// unasked. `None` is off.
     pub http: Option<SocketAddr>,
+    /// What holds the secret that every write over TCP shows; made at the start if it is not there. Default `None`:
+    /// over TCP nothing can be changed.
+    pub token_file: Option<PathBuf>,
+    /// Whether reads over TCP show it too. Default `open`; beyond loopback always `token`.
+    pub reads: Reads,
+    /// Names that the TCP door answers to beside its own address and `localhost`. Default none: a page whose name was
+    /// made to lead here is refused.
+    pub hosts: Vec<String>,
+}
+
+/// Who may read over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Whoever reaches the door.
+    Open,
+    /// Who has the token.
+    Token,
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file, and what the environment says over it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::load_told(path)?.0)
+    }
+
+    /// As [`Config::load`], with the keys that the environment has set.
+    pub fn load_told(path: &Path) -> Result<(Self, Vec<env::Override>), ConfigError> {
         let name = path.display().to_string();
         let text = read(path).map_err(|error| error.in_file(&name))?;
-        Self::parse(&text).map_err(|error| error.in_file(&name))
+        let mut config = Self::parse(&text).map_err(|error| error.in_file(&name))?;
+        let set = env::apply(&mut config, env::given).map_err(|error| error.in_file("environment"))?;
+        Ok((config, set))
     }
 
     /// Checks a text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file = toml::from_str(text).map_err(|error| ConfigError::from_toml(text, &error))?;
         check::config(&file).map_err(|problem| ConfigError::at(text, problem))
+    }
+
+    /// The policy as the tracker takes it; on mirror ports no frame is ours to drop.
+    pub fn tracker_policy(&self) -> Result<Policy, TooManyRules> {
+        match self.mode {
+            Mode::Mirror => Ok(Policy::ACCEPT_ALL),
+            Mode::Inline => Policy::new(&self.policy.rules, self.policy.otherwise),
+        }
     }
 
     /// The whole configuration as a file that [`Config::parse`] reads back to the same, each key with its meaning.
@@ -281,6 +324,11 @@ impl TrackingOptions {
         };
         check::tracking_option(self, &file).map_err(|problem| ConfigError::at(text, problem))
     }
+}
+
+/// sun_path holds 108 bytes with its final zero: unix(7)
+fn is_socket_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= 107 && !path.contains('\0')
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

@@ -10,7 +10,7 @@ use conntrack::wire::Tags;
 use conntrack::zone::By;
 
 use super::duration::print_timeout;
-use super::{Config, Idle, Mode, Rss, Workers};
+use super::{Config, Idle, Mode, Reads, Rss, Workers};
 
 pub(super) fn toml(config: &Config) -> String {
     let mut out = String::new();
@@ -153,6 +153,16 @@ pub(super) fn toml(config: &Config) -> String {
     line(format!("socket = {}", quoted(&config.control.socket.display().to_string())));
     let http = config.control.http.map_or_else(|| "off".to_owned(), |address| address.to_string());
     line(format!("http = {}", quoted(&http)));
+    if let Some(path) = &config.control.token_file {
+        line(format!("token_file = {}", quoted(&path.display().to_string())));
+    }
+    line(format!("reads = {}", quoted(if config.control.reads == Reads::Open { "open" } else { "token" })));
+    let hosts: Vec<String> = config.control.hosts.iter().map(|host| quoted(host)).collect();
+    line(format!("hosts = [{}]", hosts.join(", ")));
+    config.export.print(&mut line);
+
+    line("\n[log]".to_owned());
+    line(format!("level = {}", quoted(&config.log_level.to_string())));
     out
 }
 
@@ -221,7 +231,7 @@ const fn action_word(action: Action) -> &'static str {
 }
 
 /// A TOML basic string. https://toml.io/en/v1.0.0#string
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

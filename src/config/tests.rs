@@ -204,6 +204,11 @@ fn every_refusal_names_the_fix() {
         ("[tunnel]\nouter = true", "`inner`"),
         ("[control]\nsocket = \"relative\"", "absolute path"),
         ("[control]\nhttp = \"9477\"", "127.0.0.1:9477"),
+        ("[control]\nhttp = \"0.0.0.0:9477\"", "set control.token_file"),
+        ("[control]\nhttp = \"[::]:9477\"\ntoken_file = \"/t\"\nreads = \"open\"", "for loopback only"),
+        ("[control]\nreads = \"token\"", "set control.token_file"),
+        ("[control]\ntoken_file = \"token\"", "absolute path"),
+        ("[control]\nhosts = [\"a:80\"]", "without a port"),
         ("profile = \"linux\"\nprofile = \"linux\"", "duplicate key"),
     ] {
         let error = refused_with(text);
@@ -373,6 +378,8 @@ fn what_is_shown_reads_back_to_the_same() {
          [[zone]]\nid = 5000\nvlan = \"7.8\"\nport = \"lan\"\nlimit = 0\n[[zone]]\nid = 9\nlimit = 7",
         "[[zone]]\nid = 5000\nvlan = 7",
         "profile = \"linux\"",
+        "[control]\nhttp = \"0.0.0.0:80\"\ntoken_file = \"/t\"\nhosts = [\"a.example\", \"[::1]\"]",
+        "[control]\ntoken_file = \"/t\"\nreads = \"token\"",
         "workers = 2\nrss = \"symmetric-toeplitz-weak\"\n[worker]\ncores = \"4-5\"\nshares = [1, 3]",
         "policy_default = \"accept\"\n[[policy]]\nfrom = \"inside\"\nsyn_only = true\naction = \"accept\"\n[tcp]\npickup = \"syn\"\n\
          max_retrans = 9\n[timeouts]\ntcp.established = \"1h30m\"\nudp.stream = \"500ms\"\n[table]\non_full = \"pass_untracked\"\n\

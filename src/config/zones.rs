@@ -35,7 +35,7 @@ pub struct Zone {
 
 impl Zone {
     /// Whether it says where frames belong, and not only how many flows there may be.
-    fn places(&self) -> bool {
+    pub(super) fn places(&self) -> bool {
         self.port.is_some() || self.tags != Tags::NONE
     }
 }

@@ -2,13 +2,14 @@
 //! A worker cannot wake this thread (that would be a system call), so waiting is looking again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::bus::command::{Command, Ticket};
+use crate::bus::agreement::{Agreement, Decision};
+use crate::bus::command::{Change, Command, Rules, Ticket};
 use crate::bus::{COMMANDS, ControlEnd};
 use conntrack::event::Event;
 
@@ -31,6 +32,8 @@ pub enum NoAnswer {
     Busy { worker: usize },
     #[error("there is no worker {worker}")]
     NoWorker { worker: usize },
+    #[error("the appliance is stopping")]
+    Stopping,
 }
 
 /// Every worker, as control sees them.
@@ -44,6 +47,32 @@ struct Line {
     /// Tickets that the worker has not given back, whether or not somebody still waits.
     out: usize,
     waiting: HashMap<u64, oneshot::Sender<Command>>,
+}
+
+/// A command that is on its way.
+struct Asked {
+    worker: usize,
+    number: u64,
+    answer: oneshot::Receiver<Command>,
+}
+
+/// Drops a change that nothing was decided about.
+struct DropUndecided<'a>(&'a Agreement);
+
+impl Drop for DropUndecided<'_> {
+    fn drop(&mut self) {
+        self.0.decide(Decision::Dropped);
+    }
+}
+
+/// Between two looks.
+async fn rest(looks: &mut u32) {
+    *looks += 1;
+    if *looks < EAGER_LOOKS {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(REST).await;
+    }
 }
 
 impl Line {
@@ -70,41 +99,72 @@ impl Workers {
 
     /// Sends `command` and waits for it to come back with its answer.
     pub(super) async fn ask(&self, worker: usize, command: Command) -> Result<Command, NoAnswer> {
+        let deadline = Instant::now() + DEADLINE;
+        let asked = self.send(worker, command)?;
+        self.answer(asked, deadline).await
+    }
+
+    /// Has every worker go over to `rules` between two of its bursts, all of them or none: no worker changes before
+    /// all stand ready, and if one does not answer nothing has happened anywhere.
+    pub(super) async fn configure(&self, rules: Rules) -> Result<(), NoAnswer> {
+        let deadline = Instant::now() + DEADLINE;
+        let agreement = Arc::new(Agreement::default());
+        // Whoever asks may go away in the middle (a client that hangs up): then nothing is changed either.
+        let undecided = DropUndecided(&agreement);
+        let mut asked = Vec::with_capacity(self.len());
+        for worker in 0..self.len() {
+            let change = Change { rules, agreement: Arc::clone(&agreement), worker };
+            asked.push(self.send(worker, Command::Configure(Box::new(change)))?);
+        }
+        let mut looks = 0;
+        while let Some(worker) = agreement.missing(self.len()) {
+            if Instant::now() >= deadline {
+                return Err(NoAnswer::Silent { worker });
+            }
+            rest(&mut looks).await;
+        }
+        agreement.decide(Decision::Made);
+        drop(undecided);
+        for asked in asked {
+            // One that fell silent after it stood ready changes over as the next thing that it does.
+            let _ = self.answer(asked, deadline).await;
+        }
+        Ok(())
+    }
+
+    fn send(&self, worker: usize, command: Command) -> Result<Asked, NoAnswer> {
+        let line = self.0.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.take_answers();
+        if line.out >= COMMANDS {
+            return Err(NoAnswer::Busy { worker });
+        }
+        let number = line.next;
+        if line.end.send(Ticket { number, command }).is_err() {
+            return Err(NoAnswer::Busy { worker });
+        }
+        line.next += 1;
+        line.out += 1;
+        let (waiter, answer) = oneshot::channel();
+        line.waiting.insert(number, waiter);
+        Ok(Asked { worker, number, answer })
+    }
+
+    async fn answer(&self, mut asked: Asked, deadline: Instant) -> Result<Command, NoAnswer> {
+        let worker = asked.worker;
         let line = self.0.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
         let lock = || line.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = Instant::now() + DEADLINE;
-        let (number, mut answer) = {
-            let mut line = lock();
-            line.take_answers();
-            if line.out >= COMMANDS {
-                return Err(NoAnswer::Busy { worker });
-            }
-            let number = line.next;
-            if line.end.send(Ticket { number, command }).is_err() {
-                return Err(NoAnswer::Busy { worker });
-            }
-            line.next += 1;
-            line.out += 1;
-            let (waiter, answer) = oneshot::channel();
-            line.waiting.insert(number, waiter);
-            (number, answer)
-        };
         let mut looks = 0;
         loop {
             lock().take_answers();
-            if let Ok(command) = answer.try_recv() {
+            if let Ok(command) = asked.answer.try_recv() {
                 return Ok(command);
             }
             if Instant::now() >= deadline {
-                lock().waiting.remove(&number);
+                lock().waiting.remove(&asked.number);
                 return Err(NoAnswer::Silent { worker });
             }
-            looks += 1;
-            if looks < EAGER_LOOKS {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(REST).await;
-            }
+            rest(&mut looks).await;
         }
     }
 
@@ -113,9 +173,81 @@ impl Workers {
         self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
     }
 
+    /// Those of [`Workers::events_lost`] that told of flows' ends.
+    pub(super) fn ends_lost(&self) -> u64 {
+        let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
+        self.0.iter().map(lost).sum()
+    }
+
     /// Events that workers lost on their way here, since the start.
     pub(super) fn events_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.events_lost();
         self.0.iter().map(lost).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::{self, JoinHandle};
+
+    use conntrack::policy::Policy;
+    use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::OnFull;
+
+    use super::*;
+    use crate::bus::{WorkerEnd, pair};
+
+    const RULES: Rules = Rules {
+        settings: Settings::new(Profile::Linux),
+        policy: Policy::ACCEPT_ALL,
+        on_full: OnFull::DropNew,
+    };
+
+    /// A worker that does nothing but look at changes; gives how many it made.
+    fn obedient(bus: WorkerEnd, stop: &Arc<AtomicBool>) -> JoinHandle<usize> {
+        let stop = Arc::clone(stop);
+        thread::spawn(move || {
+            let mut made = 0;
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+                let Some(ticket) = bus.next_command() else { continue };
+                let Command::Configure(change) = &ticket.command else { panic!() };
+                loop {
+                    match change.agreement.stand_by(change.worker) {
+                        Decision::Open => thread::yield_now(),
+                        Decision::Made => break made += 1,
+                        Decision::Dropped => break,
+                    }
+                }
+                bus.answer(ticket);
+            }
+            made
+        })
+    }
+
+    #[tokio::test]
+    async fn all_workers_change_over_or_none_does() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ((first, one), (second, two), (third, silent)) = (pair(), pair(), pair());
+        let both = [obedient(one, &stop), obedient(two, &stop)];
+        let all = Workers::new(vec![first, second]);
+        for _ in 0..3 {
+            assert_eq!(all.configure(RULES).await, Ok(()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(both.map(|thread| thread.join().unwrap()), [3, 3]);
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (fourth, bus) = pair();
+        let ready = obedient(bus, &stop);
+        let all = Workers::new(vec![fourth, third]);
+        assert_eq!(all.configure(RULES).await, Err(NoAnswer::Silent { worker: 1 }));
+        // The silent one wakes up too late: it finds that nothing is to be done.
+        let ticket = silent.next_command().expect("the change");
+        let Command::Configure(change) = &ticket.command else { panic!() };
+        assert_eq!(change.agreement.stand_by(1), Decision::Dropped);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(ready.join().unwrap(), 0);
     }
 }

@@ -162,7 +162,7 @@ async fn pages(
         page = filled;
         let meant = page.flows.iter().filter(|flow| filter.matches(flow));
         let text = match edit {
-            None => text(meant, state.classic),
+            None => text(meant, state),
             Some(edit) => {
                 let flows: Vec<FlowView> = meant.copied().collect();
                 if flows.is_empty() {
@@ -173,7 +173,7 @@ async fn pages(
                     return Ok(None);
                 };
                 count += edits.done;
-                text(edits.flows.iter().take(edits.done), state.classic)
+                text(edits.flows.iter().take(edits.done), state)
             }
         };
         if !text.is_empty() && !send_part(parts, text.into(), READER_PATIENCE).await {
@@ -183,10 +183,11 @@ async fn pages(
     Ok(Some(count))
 }
 
-fn text<'a>(flows: impl Iterator<Item = &'a FlowView>, classic: bool) -> Vec<u8> {
+fn text<'a>(flows: impl Iterator<Item = &'a FlowView>, state: &State) -> Vec<u8> {
+    let seed = state.appliance.config.export.community_id_seed;
     let mut text = Vec::new();
     for view in flows {
-        write_line(&mut text, &Flow::new(view, classic));
+        write_line(&mut text, &Flow::new(view, state.classic).identified(view, seed));
     }
     text
 }

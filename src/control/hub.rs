@@ -1,4 +1,5 @@
-//! Events from the workers' rings to every reader of `GET /v1/events`. Owns whether workers send events at all.
+//! Events from the workers' rings to every reader of `GET /v1/events`, and flows' ends to the exports. Owns which events
+//! workers send.
 //! A slow reader loses events and is told how many; it slows nobody.
 
 use std::sync::Arc;
@@ -11,7 +12,10 @@ use super::desk::{NoAnswer, Workers};
 use super::schema::EventLine;
 use crate::bus::EVENTS;
 use crate::bus::command::Command;
-use conntrack::event::{EventKind, FlowView};
+use crate::export::{Exports, Record};
+use conntrack::event::{EventKind, FlowView, Told};
+use conntrack::track::timeout::Timeouts;
+use conntrack::wire::Tags;
 
 /// Lines that a reader may be behind before it loses some.
 const BACKLOG: usize = 2 * EVENTS;
@@ -28,46 +32,63 @@ pub(super) struct Line {
 }
 
 /// The readers.
-#[derive(Debug)]
 pub(super) struct Hub {
     lines: broadcast::Sender<Line>,
-    /// Whether the workers send events.
-    listening: Mutex<bool>,
+    /// Which events the workers send.
+    listening: Mutex<Told>,
     wake: Notify,
+    exports: Exports,
+    words: Words,
+}
+
+/// What is said of events beside what they hold.
+pub(super) struct Words {
+    pub(super) classic: bool,
+    pub(super) boot_unix_ms: u64,
+    pub(super) community_id_seed: u16,
+    /// The timeouts as they are now.
+    pub(super) timeouts: Box<dyn Fn() -> Timeouts + Send + Sync>,
+    /// The VLANs of a zone.
+    pub(super) tags_of: Box<dyn Fn(u16) -> Tags + Send + Sync>,
 }
 
 impl Hub {
-    pub(super) fn new() -> Self {
-        Self { lines: broadcast::Sender::new(BACKLOG), listening: Mutex::new(false), wake: Notify::new() }
+    /// The workers already tell what `exports` need.
+    pub(super) fn new(exports: Exports, words: Words) -> Self {
+        let listening = Mutex::new(unread(&exports));
+        Self { lines: broadcast::Sender::new(BACKLOG), listening, wake: Notify::new(), exports, words }
+    }
+
+    /// Where flow records go.
+    pub(super) fn exports(&self) -> &Exports {
+        &self.exports
     }
 
     /// A new reader; every event that happens after this returns will reach it or be counted as lost.
     pub(super) async fn subscribe(&self, workers: &Workers) -> Result<broadcast::Receiver<Line>, NoAnswer> {
         let mut listening = self.listening.lock().await;
         let reader = self.lines.subscribe();
-        if !*listening {
-            listen(workers, true).await?;
-            *listening = true;
+        if *listening != Told::All {
+            listen(workers, Told::All).await?;
+            *listening = Told::All;
             self.wake.notify_one();
         }
         Ok(reader)
     }
 
-    /// Moves events to the readers while there are any; runs as long as the control thread does.
-    pub(super) async fn pump(self: Arc<Self>, workers: Arc<Workers>, classic: bool, boot_unix_ms: u64) {
+    /// Moves events to the readers and records to the exports; runs as long as the control thread does.
+    pub(super) async fn pump(self: Arc<Self>, workers: Arc<Workers>) {
         loop {
-            self.wake.notified().await;
+            if self.exports.is_empty() {
+                self.wake.notified().await;
+            }
             let mut lost = workers.events_lost();
             loop {
                 for worker in 0..workers.len() {
-                    // Bounded by one ring's worth, so that a storm of events does not starve the other requests.
-                    for _ in 0..EVENTS {
-                        let Some(event) = workers.next_event(worker) else { break };
-                        let line = EventLine::new(&event, classic, boot_unix_ms);
-                        self.say(&line, Some(Arc::new((event.kind, event.flow()))));
-                    }
+                    self.drain(&workers, worker);
                     tokio::task::yield_now().await;
                 }
+                self.exports.lost_earlier(workers.ends_lost());
                 let lost_now = workers.events_lost();
                 if lost_now > lost {
                     self.say(&EventLine::Lost { count: lost_now - lost }, None);
@@ -81,17 +102,44 @@ impl Hub {
         }
     }
 
+    /// Takes what one worker has told. Bounded by one ring's worth, so that a storm of events does not starve requests.
+    pub(super) fn drain(&self, workers: &Workers, worker: usize) {
+        let timeouts = (self.words.timeouts)();
+        for _ in 0..EVENTS {
+            let Some(event) = workers.next_event(worker) else { break };
+            let Words { classic, boot_unix_ms, community_id_seed, ref tags_of, .. } = self.words;
+            if !self.exports.is_empty()
+                && let Some(record) = Record::new(&event, &timeouts, boot_unix_ms, tags_of)
+            {
+                self.exports.tell(&record);
+            }
+            if self.lines.receiver_count() > 0 {
+                let view = event.flow();
+                let line = EventLine::new(&event, classic, boot_unix_ms).identified(&view, community_id_seed);
+                self.say(&line, Some(Arc::new((event.kind, view))));
+            }
+        }
+    }
+
     fn say(&self, line: &EventLine, event: Option<Arc<(EventKind, FlowView)>>) {
         // Nobody may be left to hear it.
         let _ = self.lines.send(Line { json: json_line(line), event });
     }
 
+    /// Gives whether nothing is left to move.
     async fn stop_if_alone(&self, workers: &Workers) -> bool {
         let mut listening = self.listening.lock().await;
-        if self.lines.receiver_count() > 0 || listen(workers, false).await.is_err() {
+        let unread = unread(&self.exports);
+        if self.lines.receiver_count() > 0 || *listening == unread {
             return false;
         }
-        *listening = false;
+        if listen(workers, unread).await.is_err() {
+            return false;
+        }
+        *listening = unread;
+        if unread != Told::Nothing {
+            return false;
+        }
         // What is left over was for readers that are gone.
         for worker in 0..workers.len() {
             while workers.next_event(worker).is_some() {}
@@ -100,9 +148,14 @@ impl Hub {
     }
 }
 
-async fn listen(workers: &Workers, on: bool) -> Result<(), NoAnswer> {
+/// What workers tell while nobody reads events.
+fn unread(exports: &Exports) -> Told {
+    if exports.is_empty() { Told::Nothing } else { Told::Ends }
+}
+
+async fn listen(workers: &Workers, told: Told) -> Result<(), NoAnswer> {
     for worker in 0..workers.len() {
-        workers.ask(worker, Command::Listen(on)).await?;
+        workers.ask(worker, Command::Listen(told)).await?;
     }
     Ok(())
 }

@@ -1,39 +1,48 @@
-//! The control side: answers the command line on a unix socket and Prometheus on loopback. Never sees a packet.
+//! The control side: answers operators on a unix socket and over TCP. Never sees a packet.
 //! One thread; it waits for workers only up to a deadline, and no worker ever waits for it.
 
 mod api;
 mod desk;
 mod flows;
+mod guard;
 mod hub;
 mod overview;
+mod places;
 mod ports;
+mod reload;
 mod routes;
 pub mod schema;
 mod server;
 mod stats;
+mod token;
 mod watch;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::Cursor;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::bus::ControlEnd;
 use crate::bus::command::Command;
 use crate::config::Config;
+use crate::config::print::on_full_word;
+use crate::export::Exports;
 use crate::zones::Registry;
 use desk::Workers;
-use hub::Hub;
+use hub::{Hub, Words};
 use overview::Overviews;
-use schema::{Info, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PortStats, Stats};
 use stats::Observed;
 
 pub use desk::NoAnswer;
 pub use ports::PortDoors;
 pub use server::{Claimed, ControlError, claim};
+pub use token::{TokenError, check_token};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.
 const FRESH: Duration = Duration::from_millis(250);
@@ -42,11 +51,16 @@ const FRESH: Duration = Duration::from_millis(250);
 pub struct Appliance {
     /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
     pub info: Info,
-    /// As the file has it; its settings are those of the start.
+    /// As it was read at the start.
     pub config: Config,
+    /// Where it was read, and is read again.
+    pub config_path: PathBuf,
+    /// Told when the file is to be read again (SIGHUP).
+    pub hangup: Arc<Notify>,
     /// One for each worker, in order.
     pub workers: Vec<ControlEnd>,
     pub zones: Registry,
+    pub exports: Exports,
     /// Asks the drivers.
     pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
@@ -62,8 +76,11 @@ struct State {
     classic: bool,
     workers: Arc<Workers>,
     hub: Arc<Hub>,
-    /// The timeouts as they are now.
-    settings: Mutex<Settings>,
+    /// The configuration as it is now.
+    running: Arc<Mutex<Config>>,
+    /// Held while the configuration changes, so that two changes follow each other.
+    changing: tokio::sync::Mutex<()>,
+    last_reload: Mutex<LastReload>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     overviews: Overviews,
@@ -77,26 +94,42 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
     let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
-    let hub = Arc::new(Hub::new());
     let classic = appliance.config.settings.profile == Profile::Classic;
-    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers), classic, appliance.boot_unix_ms));
+    let running = Arc::new(Mutex::new(appliance.config.clone()));
+    let now = Arc::clone(&running);
+    let words = Words {
+        classic,
+        boot_unix_ms: appliance.boot_unix_ms,
+        community_id_seed: appliance.config.export.community_id_seed,
+        timeouts: Box::new(move || now.lock().unwrap_or_else(PoisonError::into_inner).settings.timeouts),
+        tags_of: Box::new(appliance.zones.tags()),
+    };
+    let hub = Arc::new(Hub::new(std::mem::take(&mut appliance.exports), words));
+    let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
     let state = Arc::new(State {
         classic,
-        hub,
-        settings: Mutex::new(appliance.config.settings),
+        hub: Arc::clone(&hub),
+        running,
+        changing: tokio::sync::Mutex::default(),
+        last_reload: Mutex::new(reload::at_start()),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         overviews: Overviews::new(),
         started: Instant::now(),
-        workers,
+        workers: Arc::clone(&workers),
         appliance,
     });
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
+    let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    pump.abort();
-    watch.abort();
-    overviews.abort();
+    for task in [pump, watch, hangups, overviews] {
+        task.abort();
+    }
+    for worker in 0..workers.len() {
+        hub.drain(&workers, worker);
+    }
+    hub.exports().finish();
     result
 }
 
@@ -130,7 +163,9 @@ impl State {
         let ports = (self.appliance.port_stats)();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
-        let stats = Arc::new(stats::stats(&last, ports, zones, limit, self.classic));
+        let mut stats = stats::stats(&last, ports, zones, limit, self.classic);
+        stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
+        let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));
         (at, stats)
@@ -152,6 +187,8 @@ impl State {
         Info {
             uptime_secs: self.uptime_secs(),
             boot_unix_ms: self.appliance.boot_unix_ms,
+            last_reload: self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            table_on_full: on_full_word(self.config().table.on_full).to_owned(),
             ..self.appliance.info.clone()
         }
     }
@@ -166,6 +203,11 @@ impl State {
     }
 
     fn settings(&self) -> Settings {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).settings
+    }
+
+    /// As it runs now: switches and timeouts may have been changed since the file was read.
+    fn config(&self) -> Config {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -1,6 +1,6 @@
 //! What can be asked, one function a route. An answer that is not a success is a [`Problem`]: one sentence.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
@@ -8,7 +8,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
@@ -20,9 +19,10 @@ use utoipa_axum::routes;
 use super::api::{self, Routes};
 use super::desk::NoAnswer;
 use super::hub::{Line, json_line};
+use super::reload::Refused;
 use super::schema::{
-    EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, SetLimit, SetPort, SetSysctls,
-    SetTimeout, Stats, TimeoutRow,
+    EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, Reload, Reloaded, SetLimit,
+    SetPort, SetSysctls, SetTimeout, Stats, TimeoutRow,
 };
 use super::{State, flows, overview};
 use crate::bus::command::{Command, Flush};
@@ -55,6 +55,7 @@ pub(super) fn all() -> Routes {
         .add(routes!(flows::count))
         .add(routes!(events))
         .add(routes!(config))
+        .add(routes!(reload))
         .add(routes!(timeouts, set_timeout))
         .add(routes!(limits, set_limit))
         .add(routes!(ports, set_port))
@@ -64,14 +65,9 @@ pub(super) fn all() -> Routes {
         .add(routes!(api::openapi))
 }
 
-/// What operators may ask, on the unix socket.
-pub(super) fn operators(state: Arc<State>) -> Router {
+/// What is answered at either door; who may ask is the door's to say.
+pub(super) fn router(state: Arc<State>) -> Router {
     all().router().fallback(nothing_here).method_not_allowed_fallback(not_so).with_state(state)
-}
-
-/// What anybody who reaches the TCP port may ask.
-pub(super) fn metrics_only(state: Arc<State>) -> Router {
-    Router::new().route("/metrics", get(metrics)).fallback(nothing_here).with_state(state)
 }
 
 async fn nothing_here() -> Response {
@@ -107,8 +103,7 @@ async fn info(Shared(state): Shared<Arc<State>>) -> Response {
 /// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, content_type = "application/toml", body = String)))]
 async fn config(Shared(state): Shared<Arc<State>>) -> Response {
-    let running = Config { settings: state.settings(), ..state.appliance.config.clone() };
-    ([(header::CONTENT_TYPE, "application/toml")], running.to_toml()).into_response()
+    ([(header::CONTENT_TYPE, "application/toml")], state.config().to_toml()).into_response()
 }
 
 /// Everybody's counters, at most 250 ms old.
@@ -252,12 +247,13 @@ async fn set_timeout(Shared(state): Shared<Arc<State>>, request: Request) -> Res
         Ok(setting) => setting,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error),
     };
-    for worker in 0..state.workers.len() {
-        if let Err(error) = state.workers.ask(worker, Command::SetTimeout { key, value }).await {
-            return error.into_response();
-        }
+    let set = move |config: &mut Config| {
+        config.settings.timeouts.set(key, value);
+        Ok::<(), NoAnswer>(())
+    };
+    if let Err(error) = state.change(set).await {
+        return error.into_response();
     }
-    state.settings.lock().unwrap_or_else(PoisonError::into_inner).timeouts.set(key, value);
     tracing::info!(timeout = key.name(), seconds = value.as_secs_f64(), "timeout changed");
     Json(row(&state, key)).into_response()
 }
@@ -347,32 +343,70 @@ async fn set_sysctls(Shared(state): Shared<Arc<State>>, request: Request) -> Res
         Ok(asked) => asked,
         Err(refused) => return refused,
     };
-    let before = state.settings();
-    let table = state.appliance.config.table;
-    let mut options = TrackingOptions { settings: before, table, ..TrackingOptions::new(before.profile) };
-    for SetTimeout { name, value } in &asked.settings {
-        if let Err(error) = sysctl::set(&mut options, name, value) {
-            return problem(StatusCode::BAD_REQUEST, format!("{name}: {error}"));
+    let set = move |config: &mut Config| {
+        let profile = config.settings.profile;
+        let mut options = TrackingOptions {
+            settings: config.settings,
+            table: config.table,
+            ..TrackingOptions::new(profile)
+        };
+        for SetTimeout { name, value } in &asked.settings {
+            sysctl::set(&mut options, name, value)
+                .map_err(|error| Refusal::Setting(format!("{name}: {error}")))?;
         }
-    }
-    let settings = Box::new(options.settings);
-    for worker in 0..state.workers.len() {
-        if let Err(error) = state.workers.ask(worker, Command::Settings(settings.clone())).await {
-            for changed in 0..worker {
-                // One that is stuck as well is told by the next question to it.
-                let _ = state.workers.ask(changed, Command::Settings(Box::new(before))).await;
-            }
-            return error.into_response();
-        }
-    }
-    *state.settings.lock().unwrap_or_else(PoisonError::into_inner) = options.settings;
-    let as_file = |settings| Config { settings, ..state.appliance.config.clone() }.to_toml();
-    match differences(&as_file(before), &as_file(options.settings)) {
+        config.settings = options.settings;
+        Ok::<(), Refusal>(())
+    };
+    let (before, after) = match state.change(set).await {
+        Ok(changed) => changed,
+        Err(Refusal::Setting(error)) => return problem(StatusCode::BAD_REQUEST, error),
+        Err(Refusal::NoAnswer(error)) => return error.into_response(),
+    };
+    match differences(&before.to_toml(), &after.to_toml()) {
         Ok(changed) => {
             tracing::info!(changed = changed.len(), "settings changed");
             Json(changed).into_response()
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+/// Why settings were not changed.
+enum Refusal {
+    Setting(String),
+    NoAnswer(NoAnswer),
+}
+
+impl From<NoAnswer> for Refusal {
+    fn from(error: NoAnswer) -> Self {
+        Self::NoAnswer(error)
+    }
+}
+
+/// Reads the configuration file again and takes it over, all of it or nothing.
+#[utoipa::path(
+    post, path = "/v1/config/reload", request_body = Reload,
+    responses(
+        (status = 200, body = Reloaded),
+        (status = 409, description = "a key differs that only a start takes over; nothing was changed", body = Problem),
+        (status = 422, description = "the file is wrong or cannot be read; nothing was changed", body = Problem),
+    )
+)]
+async fn reload(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let Reload {} = match body(request).await {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    match state.reload().await {
+        Ok(reloaded) => Json(reloaded).into_response(),
+        Err(refused) => {
+            let status = match refused {
+                Refused::Config(_) | Refused::File(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                Refused::Restart(_) => StatusCode::CONFLICT,
+                Refused::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            problem(status, refused)
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use conntrack::track::timeout::TimeoutKey;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::diff::Difference;
+use crate::export::Tally;
+use crate::export::community::community_id;
 use crate::filter::MaskedMark;
 use crate::format::proto_name;
 
@@ -40,6 +43,9 @@ pub struct Flow {
     pub reply: FlowTuple,
     #[serde(default)]
     pub mark: u32,
+    /// Version 1, with the seed of `export.community_id_seed`; see [`crate::export::community`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub community_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpFacts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +132,35 @@ pub enum EventLine {
     Lost { count: u64 },
 }
 
+/// What became of the configuration file when it was last read: at the start, by SIGHUP or by request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastReload {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Whether it was taken over.
+    pub success: bool,
+    /// When one was last taken over.
+    pub success_unix_ms: u64,
+    /// Files that were taken over and refused since the start, the first one included.
+    pub taken: u64,
+    pub refused: u64,
+    /// Why the last one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The body of `POST /v1/config/reload`: an empty object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {}
+
+/// The answer to `POST /v1/config/reload`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Every key whose value is another one now.
+    pub changed: Vec<Difference>,
+}
+
 /// `GET /v1/info`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
@@ -144,6 +179,8 @@ pub struct Info {
     pub table_max_entries: u64,
     pub table_on_full: String,
     pub ports: Vec<PortInfo>,
+    #[serde(default)]
+    pub last_reload: LastReload,
 }
 
 /// One port of [`Info`].
@@ -172,6 +209,20 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// The zones that the configuration names or that were given a limit, at most 64: see `/v1/limits` for all.
     pub zones: Vec<ZoneRow>,
+    /// Where flow records go, if anywhere.
+    #[serde(default)]
+    pub exports: Vec<ExportStats>,
+}
+
+/// What one sink of flow records counted since the start. Together with what is still queued, it is every flow that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExportStats {
+    /// `eve` or `ipfix`.
+    pub sink: String,
+    /// Records in the file, or sent to the collector and not refused.
+    pub records: u64,
+    /// Flows that ended without a record there: a queue was full, the disk was, or the collector refused.
+    pub lost: u64,
 }
 
 /// How many flows of one protocol are in one state.
@@ -411,6 +462,13 @@ pub struct Strange {
     what: &'static str,
 }
 
+impl ExportStats {
+    /// A copy of `tally`.
+    pub fn new(tally: &Tally) -> Self {
+        Self { sink: tally.name.to_owned(), records: tally.written, lost: tally.lost }
+    }
+}
+
 impl Flow {
     /// A copy of `view`; `classic` chooses the name of the TCP state LISTEN.
     pub fn new(view: &FlowView, classic: bool) -> Self {
@@ -429,6 +487,7 @@ impl Flow {
             original: FlowTuple::new(&view.original, view.count.map(|both| both[0])),
             reply: FlowTuple::new(&view.reply, view.count.map(|both| both[1])),
             mark: view.mark,
+            community_id: None,
             tcp: None,
             sctp: None,
             gre: None,
@@ -442,6 +501,12 @@ impl Flow {
             }
         }
         flow
+    }
+
+    /// With its Community ID; `view` is the flow that this one was made from.
+    pub fn identified(mut self, view: &FlowView, seed: u16) -> Self {
+        self.community_id = community_id(view, seed);
+        self
     }
 
     /// The view that this flow was made from, so that one formatter prints both.
@@ -536,6 +601,17 @@ impl EventLine {
             EventKind::Edited => Self::Update { unix_ms, operator: true, flow },
             EventKind::Destroy(reason) => Self::Destroy { unix_ms, reason: reason.label().to_owned(), flow },
         }
+    }
+
+    /// With its flow's Community ID.
+    pub fn identified(mut self, view: &FlowView, seed: u16) -> Self {
+        match &mut self {
+            Self::New { flow, .. } | Self::Update { flow, .. } | Self::Destroy { flow, .. } => {
+                flow.community_id = community_id(view, seed);
+            }
+            Self::Lost { .. } => {}
+        }
+        self
     }
 
     /// The kind of a line about a flow; `None` for [`EventLine::Lost`] and reasons of another version.

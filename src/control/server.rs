@@ -1,30 +1,43 @@
-//! The doors: the unix socket for operators and loopback TCP for metrics. Owns connections and their limits; knows no
-//! route.
+//! The doors: the unix socket and TCP. Owns connections and their deadlines; knows no route.
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_io_timeout::TimeoutWriter;
 
+use super::guard::{self, Guard};
+use super::places::{Place, Places};
+use super::token::{Token, TokenError};
 use super::{State, routes};
-
-/// Connections at once, at each door; more wait for one to end.
-const CONNECTIONS: usize = 256;
+use crate::config::Control;
 
 /// How long a client may take for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take nothing of what is written to it; then it is given up, whatever it reads.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When a silent TCP client is asked whether it is still there, and how often and how long; then its place is free.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 
 /// The longest request head.
 const HEAD_BYTES: usize = 16 << 10;
@@ -49,6 +62,8 @@ pub enum ControlError {
     Socket { path: PathBuf, error: io::Error },
     #[error("{addr} cannot be listened on ({error}): set `control.http` to a free address, or to \"off\"")]
     Http { addr: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// The doors, open but not yet answered; taking them first shows early that another appliance runs.
@@ -57,10 +72,11 @@ pub struct Claimed {
     unix: StdUnixListener,
     socket: SocketFile,
     http: Option<StdTcpListener>,
+    guard: Guard,
 }
 
 impl Claimed {
-    /// Where metrics are, once more with the port that the system chose if 0 was asked for.
+    /// The TCP door's address, once more with the port that the system chose if 0 was asked for.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|http| http.local_addr().ok())
     }
@@ -77,8 +93,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens the doors. A socket file that nobody answers on is replaced.
-pub fn claim(socket: &Path, http: Option<SocketAddr>) -> Result<Claimed, ControlError> {
+/// Opens the doors. A socket file that nobody answers on is replaced, a token that is missing is made.
+pub fn claim(control: &Control) -> Result<Claimed, ControlError> {
+    let socket = control.socket.as_path();
     let path = || socket.to_owned();
     let failed = |error| ControlError::Socket { path: path(), error };
     if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -100,16 +117,19 @@ pub fn claim(socket: &Path, http: Option<SocketAddr>) -> Result<Claimed, Control
     let file = SocketFile(path());
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     unix.set_nonblocking(true).map_err(failed)?;
-    let http = match http {
-        None => None,
-        Some(addr) => {
-            let failed = |error| ControlError::Http { addr, error };
-            let listener = StdTcpListener::bind(addr).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
-            Some(listener)
-        }
-    };
-    Ok(Claimed { unix, socket: file, http })
+    let http = control.http.map(listen).transpose()?;
+    // Without the TCP door there is nobody to show it.
+    let token_file = control.token_file.as_deref().filter(|_| http.is_some());
+    let token = token_file.map(Token::of).transpose()?;
+    let guard = Guard { token, reads: control.reads, hosts: control.hosts.clone() };
+    Ok(Claimed { unix, socket: file, http, guard })
+}
+
+fn listen(addr: SocketAddr) -> Result<StdTcpListener, ControlError> {
+    let failed = |error| ControlError::Http { addr, error };
+    let listener = StdTcpListener::bind(addr).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Answers at both doors until `until` is done.
@@ -118,16 +138,9 @@ pub(super) async fn run(
     state: Arc<State>,
     until: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
-    let Claimed { unix, socket, http } = claimed;
+    let Claimed { unix, socket, http, guard } = claimed;
     let failed = |error| ControlError::Socket { path: socket.0.clone(), error };
     let unix = UnixListener::from_std(unix).map_err(failed)?;
-    let operators = Door::new(routes::operators(Arc::clone(&state)));
-    let unix_door = async {
-        loop {
-            operators.admit(unix.accept().await.map(|(stream, _)| stream)).await;
-        }
-    };
-    let metrics = Door::new(routes::metrics_only(state));
     let http = match http {
         None => None,
         Some(listener) => {
@@ -135,10 +148,24 @@ pub(super) async fn run(
             Some(TcpListener::from_std(listener).map_err(|error| ControlError::Http { addr, error })?)
         }
     };
+    let routes = routes::router(state);
+    let here = Door::new(routes.clone(), None);
+    let unix_door = async {
+        loop {
+            match unix.accept().await {
+                Ok((stream, _)) => here.admit(stream, None).await,
+                Err(_) => tokio::time::sleep(ACCEPT_REST).await,
+            }
+        }
+    };
+    let there = Door::new(routes, Some(Arc::new(guard)));
     let http_door = async {
         let Some(listener) = http else { return std::future::pending().await };
         loop {
-            metrics.admit(listener.accept().await.map(|(stream, _)| stream)).await;
+            match listener.accept().await {
+                Ok((stream, peer)) => there.admit_from(stream, peer.ip()).await,
+                Err(_) => tokio::time::sleep(ACCEPT_REST).await,
+            }
         }
     };
     tokio::select! {
@@ -148,34 +175,92 @@ pub(super) async fn run(
     }
 }
 
-/// One door's routes and how many are inside.
+/// One door's routes, who watches it, and who is inside.
 struct Door {
     routes: Router,
-    places: Arc<Semaphore>,
+    guard: Option<Arc<Guard>>,
+    places: Arc<Places>,
 }
 
 impl Door {
-    fn new(routes: Router) -> Self {
-        Self { routes, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    fn new(routes: Router, guard: Option<Arc<Guard>>) -> Self {
+        Self { routes, guard, places: Arc::default() }
     }
 
-    async fn admit<S>(&self, accepted: io::Result<S>)
+    async fn admit_from(&self, stream: TcpStream, peer: IpAddr) {
+        let (idle, interval, probes) = KEEPALIVE;
+        // A connection that is gone already shows it when it is read.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        let _ = sockopt::set_tcp_keepidle(&stream, idle);
+        let _ = sockopt::set_tcp_keepintvl(&stream, interval);
+        let _ = sockopt::set_tcp_keepcnt(&stream, probes);
+        let Ok(local) = stream.local_addr() else { return };
+        self.admit(stream, Some((peer, local.ip()))).await;
+    }
+
+    /// `ends` are the addresses of the client and of the door, where there are such.
+    async fn admit<S>(&self, stream: S, ends: Option<(IpAddr, IpAddr)>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let Ok(stream) = accepted else { return tokio::time::sleep(ACCEPT_REST).await };
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-        let routes = TowerToHyperService::new(self.routes.clone());
-        tokio::spawn(async move {
+        if let Some(place) = self.places.take(ends.map(|(peer, _)| peer)) {
+            let visit = Visit {
+                routes: TowerToHyperService::new(self.routes.clone()),
+                guard: self.guard.clone().zip(ends.map(|(_, local)| local)),
+                place,
+            };
+            tokio::spawn(visit.serve(stream));
+        }
+        // A crowd at the door does not keep those inside from being served.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// One connection.
+struct Visit {
+    routes: TowerToHyperService<Router>,
+    /// With the address that the client reached.
+    guard: Option<(Arc<Guard>, IpAddr)>,
+    place: Place,
+}
+
+impl Visit {
+    async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let mut stream = Box::pin(TimeoutWriter::new(stream));
+        stream.as_mut().set_timeout_pinned(Some(WRITE_TIMEOUT));
+        let answered = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service_fn(|request| self.answer(request)));
+        tokio::select! {
             // A connection that breaks is the client's business.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), routes)
-                .await;
-            drop(place);
+            _ = answered => {}
+            () = self.place.wanted() => {}
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
+        let asking = self.place.asking();
+        let admitted = guard::target(&request).and_then(|()| match &self.guard {
+            Some((guard, local)) => guard.check(*local, &request),
+            None => Ok(()),
         });
+        let mut response = match admitted {
+            Ok(()) => self.routes.call(request).await?,
+            Err(refused) => refused.into_response(),
+        };
+        guard::dress(&mut response);
+        // It is being answered until the last of the body is gone.
+        Ok(response.map(|body| {
+            Body::new(body.map_err(move |error| {
+                let _answered = &asking;
+                error
+            }))
+        }))
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn stats(
         workers: workers.iter().enumerate().map(|(number, observed)| worker(number, observed)).collect(),
         ports,
         zones,
+        exports: Vec::new(),
     }
 }
 

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use conntrack::track::reason::{Reason, Severity};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::control::schema::{Stats, WorkerStats};
 
@@ -21,15 +25,30 @@ const OCCUPANCY_BAND: u64 = 2;
 /// How often a condition that lasts may be told.
 const REPEAT: Duration = Duration::from_secs(60);
 
+/// The way to change the level of the log that [`init`] has set up.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Lines go to standard error, where systemd and terminals both find them.
 pub fn init(level: LevelFilter) {
-    // A second call in one process (tests) finds the first one's subscriber and keeps it.
-    let _ = tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(level);
+    // Whoever sets it to anything wants none. https://no-color.org
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(level)
-        .with_target(false)
-        .try_init();
+        .with_ansi(std::io::stderr().is_terminal() && !plain)
+        .with_target(false);
+    // A second call in one process (tests) finds the first one's subscriber and keeps it.
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let _ = LEVEL.set(handle);
+    }
+}
+
+/// Changes what is told from now on; nothing where [`init`] was not called.
+pub fn set_level(level: LevelFilter) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the subscriber is gone, and then nothing is told anyway.
+        let _ = handle.reload(level);
+    }
 }
 
 /// DPDK's own messages, as they come from any thread that calls it. Its information is for whoever develops drivers.

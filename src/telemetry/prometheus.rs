@@ -9,7 +9,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::bus::report::BURST_SIZES;
-use crate::control::schema::{Info, PortStats, Stats, WorkerStats, ZoneRow};
+use crate::control::schema::{ExportStats, Info, PortStats, Stats, WorkerStats, ZoneRow};
 
 /// What [`text`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -217,8 +217,23 @@ fn table(page: &mut Page, stats: &Stats) {
     page.counter(
         "conntrack_events_dropped_total",
         "Events lost because a buffer was full, by who missed them.",
-        [(vec![("sink", "stream")], sum(|worker| worker.events_lost))],
+        [(vec![("sink", "stream")], sum(|worker| worker.events_lost))]
+            .into_iter()
+            .chain(exports(stats, |row| row.lost)),
     );
+    page.counter(
+        "conntrack_export_records_total",
+        "Flow records written, by where to.",
+        exports(stats, |row| row.records),
+    );
+}
+
+/// A number of each sink of flow records; 0 of those that are off.
+fn exports(stats: &Stats, of: fn(&ExportStats) -> u64) -> impl Iterator<Item = (Labels<'static>, f64)> {
+    crate::export::NAMES.into_iter().map(move |name| {
+        let row = stats.exports.iter().find(|row| row.sink == name);
+        (vec![("sink", name)], row.map_or(0, of) as f64)
+    })
 }
 
 /// Only the zones that an operator has named, and at most 64 of those.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use conntrack::event::Events;
+use conntrack::event::{Events, Told};
 use conntrack::fragment;
 use conntrack::key::owner::WorkerId;
 use conntrack::policy::DropReason;
@@ -198,7 +198,7 @@ impl Worker {
         let sends = links.sources() > 0 || inputs.iter().any(|input: &Input| input.peer.is_some());
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
-        events.set_enabled(false);
+        events.set_told(Told::Nothing);
         Self {
             inputs,
             outs,
@@ -222,6 +222,12 @@ impl Worker {
             serve: Serve::new(),
             bus,
         }
+    }
+
+    /// The events that are sent from the first packet on, before control chooses.
+    pub fn telling(mut self, told: Told) -> Self {
+        self.events.set_told(told);
+        self
     }
 
     /// Turns until control says stop.

@@ -7,7 +7,8 @@ use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
 use crate::bus::WorkerEnd;
-use crate::bus::command::{Command, Edits, Page, Ticket};
+use crate::bus::agreement::Decision;
+use crate::bus::command::{Command, Edits, Page, Rules, Ticket};
 use crate::bus::report::WorkCounters;
 
 /// Flows copied out in one turn: about 3 us of work, less than a burst.
@@ -78,16 +79,17 @@ impl Serve {
                 flush.from.is_none()
             }
             Command::Edit(edits) => edit(edits, desk),
-            Command::SetTimeout { key, value } => {
-                desk.tracker.set_timeout(*key, *value);
-                true
-            }
-            Command::Settings(settings) => {
-                desk.tracker.set_settings(**settings);
-                true
-            }
-            Command::Configure(rules) => {
-                desk.tracker.configure(rules.settings, rules.policy, rules.on_full);
+            Command::Configure(change) => {
+                // Until it is decided it stays in hand, however many turns that takes; control decides in time.
+                self.slices = 0;
+                match change.agreement.stand_by(change.worker) {
+                    Decision::Open => return false,
+                    Decision::Made => {
+                        let Rules { settings, policy, on_full } = change.rules;
+                        desk.tracker.configure(settings, policy, on_full);
+                    }
+                    Decision::Dropped => {}
+                }
                 true
             }
             Command::Snapshot(snapshot) => {
@@ -102,8 +104,8 @@ impl Serve {
                 snapshot.events_lost = bus.events_lost();
                 true
             }
-            Command::Listen(on) => {
-                desk.events.set_enabled(*on);
+            Command::Listen(told) => {
+                desk.events.set_told(*told);
                 true
             }
             Command::Port { port, running, done } => {

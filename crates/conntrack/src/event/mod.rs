@@ -144,6 +144,15 @@ impl Event {
     }
 }
 
+/// Which events are made. The others cost nothing and are not counted as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Nothing,
+    /// [`EventKind::Destroy`] alone.
+    Ends,
+    All,
+}
+
 /// A bounded buffer of events between two visits of whoever takes them away.
 #[derive(Debug)]
 pub struct Events {
@@ -151,29 +160,41 @@ pub struct Events {
     buffer: Box<[Event]>,
     len: usize,
     enabled: bool,
+    ends: bool,
     lost: u64,
 }
 
 impl Events {
     /// Room for `capacity` events: the only allocation.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { buffer: vec![Event::NONE; capacity].into(), len: 0, enabled: true, lost: 0 }
+        Self { buffer: vec![Event::NONE; capacity].into(), len: 0, enabled: true, ends: true, lost: 0 }
     }
 
     /// A buffer that nobody listens to.
     pub fn none() -> Self {
-        Self { enabled: false, ..Self::with_capacity(0) }
+        Self { enabled: false, ends: false, ..Self::with_capacity(0) }
     }
 
     /// Whether anybody listens; while nobody does, events are neither made nor counted as lost.
     pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
+        self.set_told(if enabled { Told::All } else { Told::Nothing });
     }
 
-    /// See [`Events::set_enabled`].
+    /// What somebody listens to.
+    pub fn set_told(&mut self, told: Told) {
+        (self.enabled, self.ends) = (told == Told::All, told != Told::Nothing);
+    }
+
+    /// Whether every event is told.
     #[inline(always)]
     pub fn enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// Whether a flow's end is told.
+    #[inline(always)]
+    pub fn ends_told(&self) -> bool {
+        self.ends
     }
 
     /// The place of the next event, which counts as told; or it is counted as lost.

@@ -74,6 +74,11 @@ impl Snapshot {
         [Direction::Original, Direction::Reply].map(|way| self.count(way))
     }
 
+    /// When the flow's timer runs out, or ran out.
+    pub fn deadline(&self) -> Tick {
+        Tick(self.now.0.saturating_add_signed(i64::from(until(self.head.deadline, self.now.low()))))
+    }
+
     /// For people and machines to read.
     pub fn view(&self) -> FlowView {
         let Self { now, ref key, head, .. } = *self;

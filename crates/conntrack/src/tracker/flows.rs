@@ -112,7 +112,7 @@ impl Flows {
         events: &mut Events,
     ) {
         counters.destroyed[reason as usize] += 1;
-        if events.enabled() && !planted(Fault::DestroyUntold) {
+        if events.ends_told() && !planted(Fault::DestroyUntold) {
             self.say(now, flow, EventKind::Destroy(reason), events);
         }
         self.leave(self.table.entry(flow).key.zone);
