@@ -9,6 +9,7 @@ mod hub;
 mod overview;
 mod places;
 mod ports;
+mod reclaim;
 mod reload;
 mod routes;
 pub mod schema;
@@ -122,8 +123,9 @@ pub async fn serve(
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
     let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
+    let reclaim = tokio::spawn(reclaim::run(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, watch, hangups, overviews] {
+    for task in [pump, watch, hangups, overviews, reclaim] {
         task.abort();
     }
     for worker in 0..workers.len() {
