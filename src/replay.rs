@@ -9,7 +9,10 @@ use conntrack::policy::{Class, DropReason, Policy};
 use conntrack::table::memory::Memory;
 use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::track::reason::Reason;
-use conntrack::tracker::{Counters, Cursor, ExpireBudget, Limits, Outcome, Tracker, Verdict};
+use conntrack::track::timeout::Timeouts;
+use conntrack::tracker::{
+    Counters, Cursor, ExpireBudget, Explained, Forecast, Frame, Limits, Outcome, Tracker, Verdict,
+};
 use conntrack::zone;
 
 use crate::config::TrackingOptions;
@@ -59,6 +62,14 @@ pub struct Summary {
     pub counters: Counters,
 }
 
+/// What a replay tells while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    Event(&'a Event),
+    /// One packet and what became of it; only of a replay that explains.
+    Packet(&'a Explained),
+}
+
 /// One run of the tracker through a capture.
 pub struct Replay {
     tracker: Tracker,
@@ -67,6 +78,7 @@ pub struct Replay {
     /// The capture's time at tick 0.
     start_ns: Option<u64>,
     summary: Summary,
+    explains: bool,
 }
 
 impl Replay {
@@ -88,7 +100,19 @@ impl Replay {
         tracker.join(zone::Zones::new(&rules, 1, HASH_KEY).member(0));
         let mut events = Events::with_capacity(EVENTS);
         events.set_enabled(listening);
-        Ok(Self { tracker, events, now: Tick(0), start_ns: None, summary: Summary::default() })
+        Ok(Self {
+            tracker,
+            events,
+            now: Tick(0),
+            start_ns: None,
+            summary: Summary::default(),
+            explains: false,
+        })
+    }
+
+    /// Has every packet told with what the tracker made of it.
+    pub fn explain(&mut self) {
+        self.explains = true;
     }
 
     /// The capture's time at tick 0, in milliseconds since 1970.
@@ -101,14 +125,15 @@ impl Replay {
         self.start_unix_ms().saturating_add(self.now.as_millis())
     }
 
-    /// Plays packets up to `until` after the first one (all without it), then sets the clock to `until`. Each event is
-    /// told with the capture's start in milliseconds since 1970; `progress` hears how much of the file is done.
+    /// Plays packets up to `until` after the first one (all without it), then sets the clock to `until`. Each event, and
+    /// each packet if that was asked for, is told with the capture's start in milliseconds since 1970; `progress` hears
+    /// how much of the file is done.
     /// After an error the table is as the packets before it left it.
     pub fn run(
         &mut self,
         capture: &mut Capture,
         until: Option<Duration>,
-        mut on_event: impl FnMut(u64, &Event) -> io::Result<()>,
+        mut hear: impl FnMut(u64, Heard<'_>) -> io::Result<()>,
         mut progress: impl FnMut(u64),
     ) -> Result<(), ReplayError> {
         let until_ns = until.map(|until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
@@ -126,39 +151,46 @@ impl Replay {
             if until_ns.is_some_and(|until| since > until) {
                 break Ok(());
             }
-            self.advance(Tick::from_nanos(since), &mut on_event)?;
+            self.advance(Tick::from_nanos(since), &mut hear)?;
             self.summary.packets += 1;
             self.summary.span = self.summary.span.max(Duration::from_nanos(since));
             match captured.frame {
-                Some(frame) => {
-                    let mut outcomes = [Outcome {
-                        class: None,
-                        direction: None,
-                        reason: None,
-                        verdict: Verdict::Forward,
-                        releases: None,
-                    }];
-                    self.tracker.on_burst(self.now, &[frame], &mut outcomes, &mut self.events);
-                    // Frames held for reassembly belong to the file; there is nothing to free.
-                    while self.tracker.take_discarded().is_some() {}
-                    self.tell(&mut on_event)?;
-                }
+                Some(frame) => self.track(&frame, &mut hear)?,
                 None => self.summary.not_ip += 1,
             }
             progress(done);
         };
         if let Some(until) = until_ns {
-            self.advance(Tick::from_nanos(until), &mut on_event)?;
+            self.advance(Tick::from_nanos(until), &mut hear)?;
         }
         self.summary.counters = self.tracker.counters().clone();
         Ok(played?)
+    }
+
+    fn track(
+        &mut self,
+        frame: &Frame<'_>,
+        hear: &mut impl FnMut(u64, Heard<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let look = self.explains.then(|| self.tracker.look(self.now, frame, false));
+        let mut outcomes = [Outcome::untold(Verdict::Forward)];
+        self.tracker.on_burst(self.now, &[*frame], &mut outcomes, &mut self.events);
+        // Frames held for reassembly belong to the file; there is nothing to free.
+        while self.tracker.take_discarded().is_some() {}
+        if let Some(look) = look {
+            let mut explained = self.tracker.explain(self.now, frame, &look, &outcomes[0]);
+            // Nobody has a policy here.
+            explained.decision = None;
+            hear(self.start_unix_ms(), Heard::Packet(&explained))?;
+        }
+        self.tell(hear)
     }
 
     /// Moves the clock on, ending the flows whose time comes on the way.
     fn advance(
         &mut self,
         to: Tick,
-        on_event: &mut impl FnMut(u64, &Event) -> io::Result<()>,
+        hear: &mut impl FnMut(u64, Heard<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         while self.now < to {
             let step = match (self.tracker.is_empty(), self.events.enabled()) {
@@ -169,7 +201,7 @@ impl Replay {
             self.now = Tick(self.now.0.saturating_add(step).min(to.0));
             loop {
                 let done = self.tracker.on_tick(self.now, BUDGET, &mut self.events);
-                self.tell(on_event)?;
+                self.tell(hear)?;
                 if !done.more || done.visited == 0 {
                     break;
                 }
@@ -179,10 +211,10 @@ impl Replay {
         Ok(())
     }
 
-    fn tell(&mut self, on_event: &mut impl FnMut(u64, &Event) -> io::Result<()>) -> io::Result<()> {
+    fn tell(&mut self, hear: &mut impl FnMut(u64, Heard<'_>) -> io::Result<()>) -> io::Result<()> {
         let start_unix_ms = self.start_unix_ms();
         for event in self.events.as_slice() {
-            on_event(start_unix_ms, event)?;
+            hear(start_unix_ms, Heard::Event(event))?;
         }
         self.events.clear();
         Ok(())
@@ -198,6 +230,16 @@ impl Replay {
             page.iter().try_for_each(&mut on_flow)?;
         }
         Ok(())
+    }
+
+    /// What other timeouts would have done, as the table stands now.
+    pub fn what_if(&self, timeouts: &Timeouts) -> Forecast {
+        let mut forecast = Forecast::default();
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            from = self.tracker.what_if(self.now, cursor, timeouts, &mut forecast);
+        }
+        forecast
     }
 
     /// What was seen.

@@ -11,14 +11,15 @@ use conntrack::fragment::{Distances, Meeting};
 use conntrack::key::owner::{Owners, WorkerId};
 use conntrack::policy::{Policy, Role};
 use conntrack::table::memory::Memory;
-use conntrack::tick::Ticks;
+use conntrack::tick::{Tick, Ticks};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
 use dpdk::eal::{self, Eal, Handle};
-use dpdk_conntrack::bus::command::{Command, Flush, Page, Ticket};
+use dpdk_conntrack::bus::command::{Command, Flush, Follow, Page, Ticket};
 use dpdk_conntrack::bus::{self, ControlEnd};
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
+use dpdk_conntrack::filter::Filter;
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
 use support::{udp, write_pcap};
@@ -122,6 +123,7 @@ fn appliance(eal: &Handle, dir: &str, number: usize, workers: u8) -> (Vec<Contro
 #[test]
 fn new_flows_events_listings_and_expiry_allocate_nothing() {
     const FLOWS: u16 = 9_000;
+    const INVALID: u64 = 50;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
     let mut frames: Vec<_> = (0..FLOWS).flat_map(|port| [udp(1, 2, port, 53), udp(1, 2, port, 53)]).collect();
@@ -137,6 +139,12 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
         let sum = (sum & 0xffff) + (sum >> 16);
         fragment[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
         frames.push(fragment);
+    }
+    // And some that are INVALID: the datagram is shorter than it says.
+    for id in 0..INVALID as u16 {
+        let mut short = udp(5, 6, id, 53);
+        short[38..40].copy_from_slice(&400_u16.to_be_bytes());
+        frames.push(short);
     }
     write_pcap(&folder.path().join("in.pcap"), &frames);
 
@@ -155,7 +163,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     };
     assert_eq!(seen.work.rx_packets, frames.len() as u64);
     assert_eq!(seen.tracker.inserted, u64::from(FLOWS));
-    assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS), "fragments are held, the rest has left");
+    assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS) + INVALID, "fragments are held, the rest has left");
     assert_eq!(seen.entries, 4096);
     assert!(seen.events_lost > 0, "a ring that nobody reads was filled");
     let mut events = 0;
@@ -181,6 +189,8 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
 
     let (_, calls) = ask(&end, &mut worker, Command::Flush(Flush::default()));
     assert_eq!(calls, 0, "a flush");
+    let records = std::iter::from_fn(|| end.next_record()).count() as u64;
+    assert!(records > 0 && records + end.unrecorded() == INVALID, "{records} INVALID packets were recorded");
     // Dropping the worker frees what it holds; EAL ends after its ports.
     drop(worker);
     drop(ports);
@@ -191,8 +201,17 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     for (end, worker) in ends.iter().zip(&mut workers) {
         ask(end, worker, Command::Listen(Told::All));
     }
+    let everything = |until| Some(Box::new(Follow { filter: Filter::default(), until }));
+    for (end, worker) in ends.iter().zip(&mut workers) {
+        let (_, calls) = ask(end, worker, Command::Follow(everything(Tick(u64::MAX))));
+        assert_eq!(calls, 0, "following packets");
+    }
     let calls = calls_of(|| (0..2_000).for_each(|_| workers.iter_mut().for_each(Worker::turn)));
     assert_eq!(calls, 0, "traffic between workers");
+    for end in &ends {
+        let told = std::iter::from_fn(|| end.next_followed()).count() as u64;
+        assert!(told > 0 && told + end.unfollowed() >= u64::from(FLOWS) / 2, "{told} packets were followed");
+    }
     let mut seen = Vec::new();
     for (end, worker) in ends.iter().zip(&mut workers) {
         let Command::Snapshot(numbers) = ask(end, worker, Command::Snapshot(Box::default())).0 else {
@@ -204,7 +223,7 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     assert_eq!((first.work.rx_packets, second.work.rx_packets), (frames.len() as u64, 0));
     assert_eq!(first.tracker.inserted + second.tracker.inserted, u64::from(FLOWS));
     assert!(first.work.handed_off > u64::from(FLOWS) / 2 && first.work.sent_through > u64::from(FLOWS) / 2);
-    assert_eq!((first.work.tx_packets, second.work.tx_packets), (0, 2 * u64::from(FLOWS)));
+    assert_eq!((first.work.tx_packets, second.work.tx_packets), (0, 2 * u64::from(FLOWS) + INVALID));
     assert_eq!(first.tracker.fragments_held + second.tracker.fragments_held, 50);
     assert_eq!(first.work.handed_off + first.work.handed_on + first.work.sent_through, second.work.handed_in);
     drop(workers);

@@ -7,10 +7,12 @@ use conntrack::event::{FlowView, Told};
 use conntrack::policy::Policy;
 use conntrack::tick::Tick;
 use conntrack::track::settings::Settings;
-use conntrack::tracker::{Cursor, Edit, OnFull};
+use conntrack::track::timeout::Timeouts;
+use conntrack::tracker::{Cursor, Edit, Forecast, OnFull};
 
 use super::agreement::Agreement;
 use super::report::Snapshot;
+use crate::filter::Filter;
 
 /// A command and the number by which its sender knows it again.
 #[derive(Debug)]
@@ -30,10 +32,14 @@ pub enum Command {
     Edit(Box<Edits>),
     /// Change every switch, every timeout and the policy at once, between two bursts, when all workers are to.
     Configure(Box<Change>),
+    /// Say what other timeouts would do, a slice between two bursts.
+    WhatIf(Box<WhatIf>),
     /// Copy the counters out.
     Snapshot(Box<Snapshot>),
     /// Choose the events that are sent from now on.
     Listen(Told),
+    /// Follow these packets, or none any more; what was followed before comes back.
+    Follow(Option<Box<Follow>>),
     /// Leave a port's queues alone, or use them again; `done` comes back false if they could not be used.
     Port { port: usize, running: bool, done: bool },
     /// Take a new reading of the boot clock: `tsc` and `boot_ns` were read together.
@@ -77,6 +83,14 @@ impl Edits {
     }
 }
 
+/// Packets to tell of as they pass.
+#[derive(Debug)]
+pub struct Follow {
+    pub filter: Filter,
+    /// No packet after this is told: an end that needs nobody to say so.
+    pub until: Tick,
+}
+
 /// A part of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flush {
@@ -95,6 +109,22 @@ impl Flush {
 impl Default for Flush {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A part of a question about other timeouts.
+#[derive(Debug)]
+pub struct WhatIf {
+    pub timeouts: Timeouts,
+    /// Where to go on; `None` once the table's end was reached.
+    pub from: Option<Cursor>,
+    pub forecast: Forecast,
+}
+
+impl WhatIf {
+    /// A question that begins at the table's start.
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, from: Some(Cursor::default()), forecast: Forecast::default() }
     }
 }
 

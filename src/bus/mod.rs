@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use command::Ticket;
 use conntrack::event::{Event, EventKind};
+use report::Sighting;
 use ring::Ring;
 
 /// Commands on their way to one worker, and as many answers on their way back.
@@ -18,6 +19,12 @@ pub const COMMANDS: usize = 16;
 
 /// Events on their way out of one worker: at 100,000 events a second, what gathers in 80 ms.
 pub const EVENTS: usize = 8192;
+
+/// Records of INVALID and dropped packets that one worker keeps: the last ones, read or not.
+pub const RECORDS: usize = 512;
+
+/// Followed packets on their way out of one worker: what may gather in a second.
+pub const FOLLOWED: usize = 1024;
 
 /// The queues between control and one worker.
 #[derive(Debug)]
@@ -27,6 +34,12 @@ struct Queues {
     events: Ring<Event>,
     /// Events lost before they reached `events`.
     lost_earlier: AtomicU64,
+    records: Ring<Sighting>,
+    /// INVALID and dropped packets of which there is no record.
+    unrecorded: AtomicU64,
+    followed: Ring<Sighting>,
+    /// Packets that were meant and not followed, because there were too many.
+    unfollowed: AtomicU64,
     /// Those of the events that `events` refused that told of a flow's end.
     ends_refused: AtomicU64,
     stop: AtomicBool,
@@ -48,6 +61,10 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         answers: Ring::with_capacity(COMMANDS),
         events: Ring::with_capacity(EVENTS),
         lost_earlier: AtomicU64::new(0),
+        records: Ring::with_capacity(RECORDS),
+        unrecorded: AtomicU64::new(0),
+        followed: Ring::with_capacity(FOLLOWED),
+        unfollowed: AtomicU64::new(0),
         ends_refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
@@ -78,6 +95,26 @@ impl ControlEnd {
     /// Those of [`ControlEnd::events_lost`] that told, or may have told, of a flow's end.
     pub fn ends_lost(&self) -> u64 {
         self.0.ends_refused.load(Ordering::Relaxed) + self.0.lost_earlier.load(Ordering::Relaxed)
+    }
+
+    /// The oldest record of an INVALID or dropped packet that has not been taken.
+    pub fn next_record(&self) -> Option<Sighting> {
+        self.0.records.pop()
+    }
+
+    /// INVALID and dropped packets of which there is no record, or none any more, since the start.
+    pub fn unrecorded(&self) -> u64 {
+        self.0.records.refused() + self.0.unrecorded.load(Ordering::Relaxed)
+    }
+
+    /// The next packet that was followed.
+    pub fn next_followed(&self) -> Option<Sighting> {
+        self.0.followed.pop()
+    }
+
+    /// Packets that were meant and not followed, since the start.
+    pub fn unfollowed(&self) -> u64 {
+        self.0.followed.refused() + self.0.unfollowed.load(Ordering::Relaxed)
     }
 
     /// Something by which the worker can be told to end after its present turn.
@@ -125,6 +162,26 @@ impl WorkerEnd {
     #[inline]
     pub fn lost_earlier(&self, total: u64) {
         self.0.lost_earlier.store(total, Ordering::Relaxed);
+    }
+
+    /// Keeps a record of an INVALID or dropped packet, in the place of the oldest if need be.
+    pub fn record(&self, told: Sighting) {
+        self.0.records.push_over(told);
+    }
+
+    /// Says how many INVALID and dropped packets were not recorded, since the start.
+    pub fn leave_unrecorded(&self, total: u64) {
+        self.0.unrecorded.store(total, Ordering::Relaxed);
+    }
+
+    /// Tells of a packet that was followed, or counts it.
+    pub fn follow(&self, told: Sighting) {
+        let _ = self.0.followed.push(told);
+    }
+
+    /// Counts packets that were meant and are not followed.
+    pub fn leave_unfollowed(&self, packets: u64) {
+        self.0.unfollowed.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// See [`ControlEnd::events_lost`].

@@ -1,7 +1,7 @@
 //! What a worker tells of itself: a copy of its plain numbers, made between bursts.
 
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{Counters, Cursor, StateCounts};
+use conntrack::tracker::{Counters, Cursor, Explained, StateCounts};
 
 /// A worker's numbers at one moment.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,14 @@ pub struct Snapshot {
     pub expiry_lag: Ticks,
     /// Events lost on their way to control.
     pub events_lost: u64,
+}
+
+/// A packet that is told of, and where it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    /// The port's number.
+    pub port: u16,
+    pub explained: Explained,
 }
 
 /// What the loop itself counts; they only grow.

@@ -24,6 +24,13 @@ impl<T> Ring<T> {
         })
     }
 
+    /// Adds an item in any case: if there is no room the oldest goes, and is counted as refused.
+    pub fn push_over(&self, item: T) {
+        if self.queue.force_push(item).is_some() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the oldest item.
     pub fn pop(&self) -> Option<T> {
         self.queue.pop()
@@ -39,7 +46,7 @@ impl<T> Ring<T> {
         self.queue.is_empty()
     }
 
-    /// Items that found the queue full, since the start.
+    /// Items that found the queue full, or had to leave a full one, since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -58,5 +65,13 @@ mod tests {
         );
         assert_eq!((ring.refused(), ring.len()), (2, 2));
         assert_eq!((ring.pop(), ring.pop(), ring.pop()), (Some(1), Some(2), None));
+    }
+
+    #[test]
+    fn what_is_pushed_over_takes_the_oldest_ones_place() {
+        let ring = Ring::with_capacity(2);
+        (1..=5).for_each(|item| ring.push_over(item));
+        assert_eq!((ring.pop(), ring.pop(), ring.pop()), (Some(4), Some(5), None));
+        assert_eq!(ring.refused(), 3);
     }
 }

@@ -30,6 +30,17 @@ pub(super) struct Client {
     socket: String,
 }
 
+/// Why reading lines came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The appliance ended it.
+    Stream,
+    Interrupt,
+    Time,
+    /// The reader wanted no more.
+    Enough,
+}
+
 impl Client {
     pub(super) fn new(socket: &Path) -> Result<Self, Failure> {
         let runtime =
@@ -104,6 +115,44 @@ impl Client {
                     Ok(true)
                 }
                 ended = self.read_lines(Method::GET, path, Bytes::new(), on_line) => ended.map(|()| false),
+            }
+        })
+    }
+
+    /// As [`Client::lines`], until one of [`Ended`]; `on_line` says whether it wants more.
+    pub(super) fn lines_while<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Option<Duration>,
+        mut on_line: impl FnMut(T) -> Result<bool, Failure>,
+    ) -> Result<Ended, Failure> {
+        let enough = std::cell::Cell::new(false);
+        let until_enough = |line| match on_line(line) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                enough.set(true);
+                Err(Failure::NothingMatched)
+            }
+            Err(error) => Err(error),
+        };
+        self.runtime.block_on(async {
+            let over = async {
+                match patience {
+                    Some(patience) => tokio::time::sleep(patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                interrupt = tokio::signal::ctrl_c() => match interrupt {
+                    Ok(()) => Ok(Ended::Interrupt),
+                    Err(error) => Err(Failure::Failed(format!("signals cannot be received: {error}"))),
+                },
+                () = over => Ok(Ended::Time),
+                ended = self.read_lines(Method::GET, path, Bytes::new(), until_enough) => match ended {
+                    Ok(()) => Ok(Ended::Stream),
+                    Err(_) if enough.get() => Ok(Ended::Enough),
+                    Err(error) => Err(error),
+                },
             }
         })
     }

@@ -8,6 +8,7 @@ mod filter;
 mod letters;
 mod limits;
 mod list;
+mod packets;
 mod ports;
 mod replay;
 mod run;
@@ -136,7 +137,11 @@ enum Command {
         mark: MarkWord,
         #[command(flatten)]
         kinds: KindsWord,
+        #[command(flatten)]
+        dropped: packets::DroppedWords,
     },
+    /// Follow the packets of some flows through every stage, live: parse, owner, entry, step, verdict
+    Trace(Box<packets::TraceWords>),
     /// Print counters of table, workers and ports
     Stats {
         #[command(flatten)]
@@ -311,7 +316,11 @@ fn dispatch(command: Command) -> Done {
         Command::List { ask, form, filter, mark } => {
             list::list(&ask, &filter.with_mark(mark)?, form.output.unwrap_or_default(), Voice::Own)
         }
-        Command::Events { ask, form, filter, mark, kinds } => {
+        Command::Events { ask, form, filter, mark, kinds: _, dropped } if dropped.are_meant() => {
+            dropped.follow(&ask, &filter.with_mark(mark)?, form.output.unwrap_or_default())
+        }
+        Command::Trace(trace) => trace.follow(),
+        Command::Events { ask, form, filter, mark, kinds, dropped: _ } => {
             let filter = filter.with_events(mark, kinds)?;
             events::follow(&ask, &filter, form.output.unwrap_or_default(), Voice::Own)
         }

@@ -9,15 +9,18 @@ use conntrack::track::settings::Profile;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::list::Listing;
+use super::timeout::{pair, print_what_if};
 use super::{Done, Failure, FormWords, events};
 use crate::config::TrackingOptions;
 use crate::config::duration::parse_span;
 use crate::config::names::parse_setting;
 use crate::control::schema::EventLine;
+use crate::control::what_if::answer;
 use crate::driver::capture::Capture;
+use crate::explain::{Packet, PacketLine, Story};
 use crate::export::community::NO_SEED;
 use crate::format::{Layout, Since, Style};
-use crate::replay::{self, ReplayError};
+use crate::replay::{self, Heard, ReplayError};
 
 #[derive(Debug, Args)]
 pub(super) struct Replay {
@@ -29,12 +32,18 @@ pub(super) struct Replay {
     /// Print events too, as they happen, before the table
     #[arg(long)]
     events: bool,
+    /// Print every packet with what each stage makes of it, as `trace` does live, before the table
+    #[arg(long)]
+    explain: bool,
     /// classic or linux
     #[arg(long, value_name = "NAME", default_value = "classic", value_parser = profile)]
     profile: Profile,
     /// A timeout, such as tcp.established=3600; any name and value that `timeout set` takes
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     timeout: Vec<(String, String)>,
+    /// Say at the end what another timeout would have done, such as tcp.close_wait=60s; several are set together
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    what_if: Vec<(String, String)>,
     /// A tracking key of the configuration file, such as tcp.pickup=ack or table.max_entries=1000000
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
@@ -53,13 +62,6 @@ fn profile(word: &str) -> Result<Profile, String> {
         "classic" => Ok(Profile::Classic),
         "linux" => Ok(Profile::Linux),
         _ => Err("the profiles are classic and linux".to_owned()),
-    }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        None => Err("write it as NAME=VALUE".to_owned()),
     }
 }
 
@@ -96,8 +98,17 @@ impl Replay {
                 ));
             }
         }
+        if self.explain && !matches!(output.layout, Layout::Text | Layout::JsonLines) {
+            return Err(Failure::Usage("packets are explained as text, or with -o jsonl".to_owned()));
+        }
         let options = self.options()?;
         let classic = options.settings.profile == Profile::Classic;
+        let mut then = options.settings.timeouts;
+        for (name, value) in &self.what_if {
+            let (key, span) =
+                parse_setting(name, value).map_err(|error| Failure::Usage(error.to_string()))?;
+            then.set(key, span);
+        }
         let name = self.file.display().to_string();
         let failed = |error: ReplayError| match error {
             ReplayError::Output(error) => Failure::Output(error),
@@ -107,16 +118,27 @@ impl Replay {
 
         let mut capture = Capture::open(&self.file).map_err(|error| failed(error.into()))?;
         let mut replay = replay::Replay::new(&options, self.events).map_err(failed)?;
+        if self.explain {
+            replay.explain();
+        }
         let bar = progress(&self.file);
         let mut out = BufWriter::new(io::stdout().lock());
-        let told = |start_unix_ms: u64, event: &conntrack::event::Event| match output.layout {
-            Layout::Text | Layout::Xml | Layout::Save | Layout::Table => {
+        let told = |start_unix_ms: u64, heard: Heard<'_>| match (heard, output.layout) {
+            (Heard::Packet(explained), layout) => {
+                let packet = Packet::new(explained, 0, None, classic, start_unix_ms);
+                if layout != Layout::JsonLines {
+                    return writeln!(out, "{}", Story(&packet));
+                }
+                serde_json::to_writer(&mut out, &PacketLine::Packet(Box::new(packet)))?;
+                out.write_all(b"\n")
+            }
+            (Heard::Event(event), Layout::Text | Layout::Xml | Layout::Save | Layout::Table) => {
                 let unix_ms = start_unix_ms + event.at.as_millis();
                 let since = Since { boot_unix_ms: start_unix_ms, now_unix_ms: unix_ms };
                 let style = Style { since: output.since.then_some(since), ..output.style(classic) };
                 events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
-            Layout::Json | Layout::JsonLines => {
+            (Heard::Event(event), Layout::Json | Layout::JsonLines) => {
                 let line = EventLine::new(event, classic, start_unix_ms).identified(&event.flow(), NO_SEED);
                 serde_json::to_writer(&mut out, &line)?;
                 out.write_all(b"\n")
@@ -137,6 +159,10 @@ impl Replay {
         let mut err = io::stderr().lock();
         write!(err, "dpdk-conntrack: {name}: {shown} flows, ")?;
         summary.write(&mut err)?;
+        if !self.what_if.is_empty() {
+            let recorded = (replay.now_unix_ms() - replay.start_unix_ms()) as f64 / 1e3;
+            print_what_if(&mut err, &answer(&replay.what_if(&then), &options.settings, &then, recorded))?;
+        }
         if summary.looks_offloaded() {
             writeln!(
                 err,

@@ -1,4 +1,4 @@
-//! `timeout list`, `timeout set` and `timeout load`.
+//! `timeout list`, `timeout set`, `timeout what-if` and `timeout load`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use crate::config::diff::Difference;
 use crate::config::duration::print_timeout;
 use crate::config::names::parse_setting;
 use crate::config::sysctl::{self, Setting, Skipped};
-use crate::control::schema::{SetSysctls, SetTimeout, TimeoutRow};
+use crate::control::schema::{SetSysctls, SetTimeout, TimeoutRow, WhatIf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Timeout {
@@ -35,6 +35,18 @@ pub(super) enum Timeout {
         name: String,
         /// 5d, 12h, 90s, or a plain number: seconds, with ip_ct_* names hundredths of a second
         value: String,
+    },
+    /// Say what timeouts would do if they were set: how many flows would go now, how many would have gone that spoke again
+    /// later. Nothing is changed
+    WhatIf {
+        #[command(flatten)]
+        ask: Ask,
+        /// tcp.close_wait=60s, or any other name and value that `timeout set` takes; several are set together
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = pair)]
+        settings: Vec<(String, String)>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Change what a file of the kernel's settings says, all of it or nothing: lines of `sysctl -a` with
     /// net.netfilter.nf_conntrack_* in seconds, net.ipv4.netfilter.ip_ct_* in hundredths of a second, and the switches
@@ -93,6 +105,46 @@ fn load(ask: &Ask, file: &Path) -> Done {
     Voice::Own.say(&format!("{lines} settings read, {} changed.", changed.len()))
 }
 
+/// NAME=VALUE.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+/// What other timeouts would do, for people.
+pub(super) fn print_what_if(out: &mut impl Write, answer: &WhatIf) -> io::Result<()> {
+    let between = |least: u64, most: u64| {
+        if least == most { least.to_string() } else { format!("{least} to {most}") }
+    };
+    for row in &answer.rows {
+        let spans = if row.seconds == row.seconds_then {
+            print_timeout(ticks(row.seconds))
+        } else {
+            format!("{} -> {}", print_timeout(ticks(row.seconds)), print_timeout(ticks(row.seconds_then)))
+        };
+        let cut = between(row.cut_at_least, row.cut_at_most);
+        writeln!(
+            out,
+            "{:<24} {spans:<16} {:>9} flows  {:>9} would go  {cut:>9} cut",
+            row.name, row.flows, row.would_go
+        )?;
+    }
+    writeln!(
+        out,
+        "now: {} of {} flows would go, {} entries are left",
+        answer.would_go, answer.entries, answer.entries_then
+    )?;
+    let cut = between(answer.cut_at_least, answer.cut_at_most);
+    let recorded = print_timeout(Ticks::from_secs(answer.recorded_secs as u32));
+    writeln!(
+        out,
+        "so far: {cut} flows would have been cut that spoke again later (recorded for {recorded})"
+    )?;
+    answer.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))
+}
+
 impl Timeout {
     pub(super) fn run(self) -> Done {
         let mut out = io::stdout().lock();
@@ -115,6 +167,22 @@ impl Timeout {
                     )?;
                 }
                 Ok(())
+            }
+            Self::WhatIf { ask, settings, json } => {
+                let mut set = Vec::new();
+                for (name, value) in &settings {
+                    let (key, span) =
+                        parse_setting(name, value).map_err(|error| Failure::Usage(error.to_string()))?;
+                    // Our own spelling has nothing that a query would have to escape.
+                    set.push(format!("{}={}", key.name(), print_timeout(span)));
+                }
+                let answer: WhatIf =
+                    Client::new(&ask.socket)?.get(&format!("/v1/timeouts/what-if?set={}", set.join(",")))?;
+                if json {
+                    serde_json::to_writer_pretty(&mut out, &answer).map_err(io::Error::from)?;
+                    return Ok(writeln!(out)?);
+                }
+                Ok(print_what_if(&mut out, &answer)?)
             }
             Self::Load { ask, file } => {
                 drop(out);

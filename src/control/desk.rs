@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::bus::agreement::{Agreement, Decision};
 use crate::bus::command::{Change, Command, Rules, Ticket};
+use crate::bus::report::Sighting;
 use crate::bus::{COMMANDS, ControlEnd};
 use conntrack::event::Event;
 
@@ -177,6 +178,28 @@ impl Workers {
     pub(super) fn ends_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
         self.0.iter().map(lost).sum()
+    }
+
+    /// The oldest record of an INVALID or dropped packet that a worker keeps; it keeps it no longer.
+    pub(super) fn next_record(&self, worker: usize) -> Option<Sighting> {
+        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_record()
+    }
+
+    /// INVALID and dropped packets of which there is no record, since the start.
+    pub(super) fn unrecorded(&self) -> u64 {
+        let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unrecorded();
+        self.0.iter().map(count).sum()
+    }
+
+    /// The next packet that a worker followed.
+    pub(super) fn next_followed(&self, worker: usize) -> Option<Sighting> {
+        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
+    }
+
+    /// Packets that were meant and not followed, since the start.
+    pub(super) fn unfollowed(&self) -> u64 {
+        let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unfollowed();
+        self.0.iter().map(count).sum()
     }
 
     /// Events that workers lost on their way here, since the start.

@@ -7,6 +7,7 @@ mod flows;
 mod guard;
 mod hub;
 mod overview;
+mod packets;
 mod places;
 mod ports;
 mod reclaim;
@@ -17,6 +18,7 @@ mod server;
 mod stats;
 mod token;
 mod watch;
+pub mod what_if;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use crate::zones::Registry;
 use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
+use packets::Packets;
 use schema::{ExportStats, Info, LastReload, PortStats, Stats};
 use stats::Observed;
 
@@ -85,6 +88,7 @@ struct State {
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
     overviews: Overviews,
+    packets: Packets,
     started: Instant,
 }
 
@@ -116,6 +120,7 @@ pub async fn serve(
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         overviews: Overviews::new(),
+        packets: Packets::new(),
         started: Instant::now(),
         workers: Arc::clone(&workers),
         appliance,
@@ -124,8 +129,9 @@ pub async fn serve(
     let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
     let reclaim = tokio::spawn(reclaim::run(Arc::clone(&state)));
+    let packets = tokio::spawn(packets::pump(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, watch, hangups, overviews, reclaim] {
+    for task in [pump, watch, hangups, overviews, reclaim, packets] {
         task.abort();
     }
     for worker in 0..workers.len() {

@@ -24,7 +24,7 @@ use super::schema::{
     EventLine, Flush as FlushBody, Flushed, Info, Limits, PortRow, Problem, Reload, Reloaded, SetLimit,
     SetPort, SetSysctls, SetTimeout, Stats, TimeoutRow,
 };
-use super::{State, flows, overview};
+use super::{State, flows, overview, packets, what_if};
 use crate::bus::command::{Command, Flush};
 use crate::config::diff::{Difference, differences};
 use crate::config::{Config, TrackingOptions, names, sysctl};
@@ -54,9 +54,12 @@ pub(super) fn all() -> Routes {
         .add(routes!(flows::list, flows::delete, flows::update))
         .add(routes!(flows::count))
         .add(routes!(events))
+        .add(routes!(packets::dropped))
+        .add(routes!(packets::trace))
         .add(routes!(config))
         .add(routes!(reload))
         .add(routes!(timeouts, set_timeout))
+        .add(routes!(what_if::what_if))
         .add(routes!(limits, set_limit))
         .add(routes!(ports, set_port))
         .add(routes!(set_sysctls))

@@ -149,6 +149,40 @@ pub struct LastReload {
     pub error: Option<String>,
 }
 
+/// The answer to `GET /v1/timeouts/what-if`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WhatIf {
+    /// For how long pauses have been recorded.
+    pub recorded_secs: f64,
+    /// Flows now.
+    pub entries: u64,
+    /// Flows that have been silent for as long as they would be given, or longer: the entries that are saved.
+    pub would_go: u64,
+    /// Entries that would be left.
+    pub entries_then: u64,
+    /// Flows, ended ones too, that spoke again after a silence for which they would have been ended. One number where both are
+    /// equal.
+    pub cut_at_least: u64,
+    pub cut_at_most: u64,
+    /// The timeouts that change, and those that flows stand on that would end.
+    pub rows: Vec<WhatIfRow>,
+    /// What is not known, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The flows on one timeout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WhatIfRow {
+    pub name: String,
+    pub seconds: f64,
+    pub seconds_then: f64,
+    /// Flows that stand on it now.
+    pub flows: u64,
+    pub would_go: u64,
+    pub cut_at_least: u64,
+    pub cut_at_most: u64,
+}
+
 /// The body of `POST /v1/config/reload`: an empty object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

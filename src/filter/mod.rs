@@ -1,6 +1,7 @@
 //! Which flows are meant: the filter of listings, events, deletions and changes, by `conntrack`'s rules.
 //! Owns the names and the comparison; the control side compares, the command line and the API only carry it.
 
+mod packet;
 mod value;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use value::{Family, Kinds, MaskedMark, Net, Proto, State, Status, ValueError};
 
 /// A flow matches if it matches every field that is given. As query parameters: `proto=tcp&src=10.0.0.0/8`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {

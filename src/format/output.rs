@@ -121,6 +121,8 @@ impl FromStr for Output {
                     take("proc")?;
                     output.form = Some(Form::Proc);
                 }
+                // What it is without a word.
+                "text" => take("text")?,
                 "json" => {
                     take("json")?;
                     output.layout = Layout::Json;

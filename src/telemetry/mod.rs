@@ -1,4 +1,5 @@
-//! How the appliance is watched: metrics and the log. Both run on the control side only.
+//! How the appliance is watched: metrics, the log, and what systemd is told. All run on the control side only.
 
 pub mod log;
 pub mod prometheus;
+pub mod systemd;

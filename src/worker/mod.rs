@@ -2,6 +2,7 @@
 //! shares nothing on the packet's way. What crosses threads goes over the bus, between bursts.
 
 pub mod clock;
+mod follow;
 pub mod handoff;
 pub mod held;
 mod run;

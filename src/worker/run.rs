@@ -8,17 +8,18 @@ use conntrack::fragment;
 use conntrack::key::owner::WorkerId;
 use conntrack::policy::DropReason;
 use conntrack::tick::{Tick, Ticks};
-use conntrack::tracker::{BURST, ExpireBudget, Outcome, Tracker, Verdict};
+use conntrack::tracker::{BURST, ExpireBudget, Explained, Outcome, Tracker, Verdict};
 use dpdk::burst::Burst;
 use dpdk::eal::cycles;
 use dpdk::mbuf::Mbuf;
 
 use super::clock::Clock;
+use super::follow::{Followed, Following};
 use super::handoff::{Errand, Links};
 use super::held::Held;
 use super::serve::{Desk, FLUSH_SLICE, Serve};
 use crate::bus::WorkerEnd;
-use crate::bus::report::WorkCounters;
+use crate::bus::report::{Sighting, WorkCounters};
 use crate::driver::dpdk::{Egress, Exit, Ingress, QueuePair, Scratch, frames_of};
 
 /// Frames that a worker keeps back at most; the buffers' pool must have as many to spare.
@@ -159,6 +160,7 @@ pub struct Worker {
     expiry_lag: Ticks,
     work: WorkCounters,
     serve: Serve,
+    following: Following,
     bus: WorkerEnd,
 }
 
@@ -185,7 +187,7 @@ macro_rules! way {
 impl Worker {
     /// A worker that is ready to turn; everything that it will ever need is allocated here.
     pub fn new(parts: Parts) -> Self {
-        let Parts { ports, links, tracker, max_datagrams, budget, idle, clock, bus } = parts;
+        let Parts { ports, links, mut tracker, max_datagrams, budget, idle, clock, bus } = parts;
         let (mut inputs, mut outs) = (Vec::new(), Vec::new());
         for Port { queues: QueuePair { ingress, exit }, peer } in ports {
             inputs.push(Input { ingress, peer });
@@ -199,6 +201,7 @@ impl Worker {
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
         events.set_told(Told::Nothing);
+        tracker.keep_records();
         Self {
             inputs,
             outs,
@@ -220,6 +223,7 @@ impl Worker {
             expiry_lag: Ticks::default(),
             work: WorkCounters::default(),
             serve: Serve::new(),
+            following: Following::default(),
             bus,
         }
     }
@@ -296,6 +300,7 @@ impl Worker {
             events: &mut self.events,
             work: &self.work,
             expiry_lag: self.expiry_lag,
+            following: &mut self.following,
             set_running: &mut set_running,
         };
         self.serve.turn(&self.bus, desk)
@@ -358,6 +363,9 @@ impl Worker {
     }
 
     fn track(&mut self, source: Source, now: Tick) {
+        if self.following.is_on() {
+            return self.follow(source, now);
+        }
         let events = &mut self.events;
         match source {
             Source::Port(port) => {
@@ -375,6 +383,43 @@ impl Worker {
                 self.tracker.on_handed(now, &frames, &mut self.outcomes[..frames.len()], events);
             }
         }
+        if !self.tracker.records().is_empty() {
+            self.record(source);
+        }
+    }
+
+    /// As [`Worker::track`], with those packets told that somebody follows.
+    #[cold]
+    fn follow(&mut self, source: Source, now: Tick) {
+        let (inputs, last) = (&self.inputs, self.inputs.len().saturating_sub(1));
+        let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
+        let frames = frames_of(&self.burst, &mut self.scratch, port_of);
+        let (burst, bus) = (&self.burst, &self.bus);
+        let told = |explained: &Explained| Sighting {
+            port: burst.get(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
+            explained: *explained,
+        };
+        let handed = matches!(source, Source::Ring);
+        let (tracker, events) = (&mut self.tracker, &mut self.events);
+        let mut followed = |explained: &Explained| bus.follow(told(explained));
+        let mut recorded = |explained: &Explained| bus.record(told(explained));
+        let burst =
+            Followed { now, frames: &frames, handed, followed: &mut followed, recorded: &mut recorded };
+        let left = self.following.track(burst, tracker, &mut self.outcomes, events);
+        bus.leave_unfollowed(left);
+        bus.leave_unrecorded(self.tracker.untold());
+    }
+
+    /// Records of INVALID and dropped packets to control.
+    #[cold]
+    fn record(&mut self, source: Source) {
+        for explained in self.tracker.records() {
+            let frame = self.burst.get(usize::from(explained.place));
+            let port = frame.map_or(0, |frame| source.port_of(frame)) as u16;
+            self.bus.record(Sighting { port, explained: *explained });
+        }
+        self.tracker.clear_records();
+        self.bus.leave_unrecorded(self.tracker.untold());
     }
 
     /// Frames to where their verdicts send them.

@@ -6,6 +6,7 @@ use conntrack::tick::{Tick, Ticks};
 use conntrack::tracker::Tracker;
 
 use super::clock::{Clock, Reading};
+use super::follow::Following;
 use crate::bus::WorkerEnd;
 use crate::bus::agreement::Decision;
 use crate::bus::command::{Command, Edits, Page, Rules, Ticket};
@@ -32,6 +33,7 @@ pub(super) struct Desk<'a> {
     pub(super) events: &'a mut Events,
     pub(super) work: &'a WorkCounters,
     pub(super) expiry_lag: Ticks,
+    pub(super) following: &'a mut Following,
     /// Has this worker leave a port alone, or use it again; gives whether that could be done.
     pub(super) set_running: &'a mut dyn FnMut(usize, bool) -> bool,
 }
@@ -92,6 +94,11 @@ impl Serve {
                 }
                 true
             }
+            Command::WhatIf(asked) => {
+                let Some(from) = asked.from else { return true };
+                asked.from = desk.tracker.what_if(desk.now, from, &asked.timeouts, &mut asked.forecast);
+                asked.from.is_none()
+            }
             Command::Snapshot(snapshot) => {
                 snapshot.at = desk.now;
                 snapshot.entries = desk.tracker.len();
@@ -106,6 +113,10 @@ impl Serve {
             }
             Command::Listen(told) => {
                 desk.events.set_told(*told);
+                true
+            }
+            Command::Follow(follow) => {
+                desk.following.set(follow);
                 true
             }
             Command::Port { port, running, done } => {
@@ -199,6 +210,7 @@ mod tests {
             let events = &mut Events::none();
             let expiry_lag = Ticks::default();
             let set_running = &mut |_, _| true;
+            let following = &mut Following::default();
             let desk = Desk {
                 now: Tick(2),
                 tracker,
@@ -206,6 +218,7 @@ mod tests {
                 events,
                 work: &work,
                 expiry_lag,
+                following,
                 set_running,
             };
             serve.turn(&worker, desk);

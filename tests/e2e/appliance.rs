@@ -199,7 +199,12 @@ impl Appliance {
 
     /// Follows `events`; the lines come as they happen.
     pub(crate) fn events(&self) -> Events {
-        let mut child = self.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
+        self.follow(&["events"])
+    }
+
+    /// A subcommand that prints as things happen.
+    pub(crate) fn follow(&self, words: &[&str]) -> Events {
+        let mut child = self.command(words).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -260,6 +265,27 @@ impl Events {
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("no event with {words:?}; there were\n{}", seen.join("\n")),
             }
+        }
+    }
+}
+
+impl Events {
+    /// What it prints in so long.
+    pub(crate) fn read_for(&self, span: Duration) -> String {
+        let (mut read, begun) = (String::new(), Instant::now());
+        while let Ok(line) = self.receiver.recv_timeout(span.saturating_sub(begun.elapsed())) {
+            read += &line;
+            read.push('\n');
+        }
+        read
+    }
+
+    /// Waits until the appliance says that packets are followed.
+    pub(crate) fn await_started(&self, appliance: &Appliance) {
+        let begun = Instant::now();
+        while !appliance.log().contains("packets are followed") {
+            assert!(begun.elapsed() < SOON, "the trace never began:\n{}", appliance.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

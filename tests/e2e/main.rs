@@ -14,6 +14,7 @@ mod guard;
 mod jumbo;
 mod mirror;
 mod newcomer;
+mod packets;
 mod ports;
 mod protocols;
 mod shown;

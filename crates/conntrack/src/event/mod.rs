@@ -5,7 +5,7 @@ mod snapshot;
 mod tuple;
 
 pub use snapshot::Snapshot;
-pub use tuple::tuples;
+pub use tuple::{tuple_of, tuple_of_quoted, tuples};
 
 use alloc::boxed::Box;
 use alloc::vec;

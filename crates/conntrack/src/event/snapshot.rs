@@ -97,7 +97,7 @@ impl Snapshot {
             mark: self.mark,
             timeout_secs: Ticks(left).as_secs(),
             timeout_key: TimeoutKey::ALL
-                .get(usize::from(head.timeout_key))
+                .get(usize::from(head.timeout()))
                 .copied()
                 .unwrap_or(TimeoutKey::Generic),
             created: Tick(now.0 - u64::from(now.low().wrapping_sub(self.created))),

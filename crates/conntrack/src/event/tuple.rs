@@ -4,8 +4,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Tuple, TupleIds};
 use crate::key::{FlowKey, Side};
+use crate::wire::glance::IpGlance;
 use crate::wire::icmp::answer_type;
-use crate::wire::{Addr, Family, proto};
+use crate::wire::{Addr, Family, Quoted, QuotedIds, proto};
 
 /// The original and the reply tuple of the flow of `key`, whose first packet came from `original`.
 pub fn tuples(key: &FlowKey, original: Side) -> (Tuple, Tuple) {
@@ -29,6 +30,26 @@ fn tuple(key: &FlowKey, src: Side) -> Tuple {
         _ => TupleIds::None,
     };
     Tuple { src: ip(family, key.addr(src)), dst: ip(family, key.addr(dst)), ids }
+}
+
+/// The tuple of a packet as it travels.
+pub fn tuple_of(ip: &IpGlance) -> Tuple {
+    as_seen(ip.family, &ip.src, &ip.dst, ip.ids)
+}
+
+/// The tuple of a packet that an ICMP error quotes, as that packet travelled.
+pub fn tuple_of_quoted(quoted: &Quoted) -> Tuple {
+    as_seen(quoted.family, &quoted.src, &quoted.dst, quoted.ids)
+}
+
+fn as_seen(family: Family, src: &Addr, dst: &Addr, ids: QuotedIds) -> Tuple {
+    let ids = match ids {
+        QuotedIds::Ports { sport, dport } => TupleIds::Ports { sport, dport },
+        QuotedIds::Icmp { icmp_type, code, id } => TupleIds::Icmp { icmp_type, code, id },
+        QuotedIds::Gre { call_id, .. } => TupleIds::Gre { srckey: 0, dstkey: call_id },
+        QuotedIds::None => TupleIds::None,
+    };
+    Tuple { src: ip(family, src), dst: ip(family, dst), ids }
 }
 
 fn ip(family: Family, addr: &Addr) -> IpAddr {

@@ -39,13 +39,22 @@ pub struct Head {
     pub deadline: u32,
     /// The protocol's state, as its own enum's number; 0 for protocols without states.
     pub state: u8,
-    /// The [`crate::track::timeout::TimeoutKey`] that the deadline came from.
+    /// The [`crate::track::timeout::TimeoutKey`] that the deadline came from, and perhaps [`TIMEOUT_EDITED`].
     pub timeout_key: u8,
     /// See [`status`].
     pub status: u16,
 }
 
+/// In [`Head::timeout_key`]: an operator has moved the deadline since it was made of the timeout.
+pub const TIMEOUT_EDITED: u8 = 0x80;
+
 impl Head {
+    /// The number of the timeout alone.
+    #[inline(always)]
+    pub const fn timeout(self) -> u8 {
+        self.timeout_key & !TIMEOUT_EDITED
+    }
+
     /// All of it but the deadline, as one number: state, timeout, status from the lowest byte up.
     #[inline(always)]
     pub const fn facts(self) -> u32 {

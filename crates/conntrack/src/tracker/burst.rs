@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 use arrayvec::ArrayVec;
 
 use super::flows::{Flows, begin};
-use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict};
+use super::{BURST, Came, Core, Frame, Outcome, Tracker, Verdict, is_notable};
 use crate::event::Events;
 use crate::fault::{Fault, planted};
 use crate::key::owner::{Owners, WorkerId};
@@ -24,7 +24,7 @@ use crate::wire::plain::{self, Plain, Take};
 use crate::wire::{self, L4, Packet, Parsed, Segment, tunnel};
 
 /// A key, the side that the packet came from, and the key's hash.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) key: FlowKey,
     pub(super) side: Side,
@@ -115,6 +115,7 @@ pub(super) fn on_chunk(
     events: &mut Events,
     came: Came,
 ) {
+    tracker.core.records.begin();
     let owners = (came == Came::ByPort && tracker.owners.are_several()).then_some(&tracker.owners);
     let mut room: Room<'_> = [const { MaybeUninit::uninit() }; BURST];
     let mut general = General::new();
@@ -197,12 +198,15 @@ impl Tracker {
         came: Came,
     ) {
         let mut settled = 0;
-        for (at, (work, outcome)) in burst.iter().zip(outcomes).enumerate() {
+        for (at, (work, outcome)) in burst.iter().zip(&mut *outcomes).enumerate() {
             if self.core.on_settled(now, work, outcome) {
                 settled += 1;
             } else if !self.core.on_first(now, work, events, outcome) {
-                self.on_general(now, &frames[at], work, general, events, came, outcome);
+                self.on_general(now, frames, at, work, general, events, came, outcome);
             }
+        }
+        if self.core.records.behind {
+            self.core.record_behind(now, frames, burst, outcomes);
         }
         self.core.counters.lookups_hit += settled;
         self.core.counters.packets[Class::Established as usize] += settled;
@@ -212,6 +216,27 @@ impl Tracker {
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "what a burst is")]
     fn on_general(
+        &mut self,
+        now: Tick,
+        frames: &[Frame<'_>],
+        at: usize,
+        work: &Work<'_>,
+        general: &General<'_>,
+        events: &mut Events,
+        came: Came,
+        outcome: &mut Outcome,
+    ) {
+        let frame = &frames[at];
+        self.core.records.place = at as u8;
+        self.on_any(now, frame, work, general, events, came, outcome);
+        if is_notable(outcome) {
+            self.core.record_general(now, frame, work, general, outcome);
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "what a burst is")]
+    fn on_any(
         &mut self,
         now: Tick,
         frame: &Frame<'_>,
@@ -408,7 +433,7 @@ impl Core {
     /// change. False, and nothing is changed, if it is not such a packet.
     #[inline(always)]
     fn on_settled(&mut self, now: Tick, work: &Work<'_>, outcome: &mut Outcome) -> bool {
-        let Flows { table, cold, accounting, .. } = &mut self.flows;
+        let Flows { table, cold, pauses, accounting, .. } = &mut self.flows;
         let Some(entry) = table.entry_of(work.flow, work.key.key()) else { return false };
         if until(entry.head.deadline, now.low()) <= 0 {
             return false;
@@ -425,6 +450,7 @@ impl Core {
             _ => None,
         };
         let Some((key, span)) = step else { return false };
+        pauses.heard(now, work.flow, entry);
         entry.head.deadline = now.low().wrapping_add(span);
         entry.head.timeout_key = key as u8;
         if *accounting {
@@ -436,6 +462,7 @@ impl Core {
         *outcome = self.settled.outcomes[work.role as usize][work.lane as usize & 1][direction.index()];
         if let Verdict::Drop(reason) = outcome.verdict {
             self.counters.dropped[reason.index()] += 1;
+            self.records.behind = true;
         }
         true
     }
@@ -474,11 +501,49 @@ impl Core {
         match decided.verdict {
             Verdict::Drop(reason) => {
                 self.counters.dropped[reason.index()] += 1;
+                self.records.behind = true;
                 self.flows.table.give_back(flow);
             }
             _ => self.enter(now, work.hash, flow, mark, work.ip_bytes, events, outcome),
         }
         true
+    }
+}
+
+impl Core {
+    /// Records a frame that went the general way.
+    #[cold]
+    fn record_general(
+        &mut self,
+        now: Tick,
+        frame: &Frame<'_>,
+        work: &Work<'_>,
+        general: &General<'_>,
+        outcome: &Outcome,
+    ) {
+        let found = matches!(work.lane, Lane::Tcp | Lane::Udp | Lane::Keyed).then(|| work.found());
+        match work.lane {
+            Lane::Tcp | Lane::Udp => {
+                self.record(now, frame, &Parsed::Packet(work.packet()), found.as_ref(), outcome);
+            }
+            Lane::Keyed | Lane::Bare => {
+                self.record(now, frame, &general[usize::from(work.general)], found.as_ref(), outcome);
+            }
+            Lane::Away => {}
+        }
+    }
+
+    /// Records what the short ways have dropped; the rest of the burst has been recorded as it came.
+    #[cold]
+    #[inline(never)]
+    fn record_behind(&mut self, now: Tick, frames: &[Frame<'_>], burst: &[Work<'_>], outcomes: &[Outcome]) {
+        self.records.behind = false;
+        for (at, ((work, frame), outcome)) in burst.iter().zip(frames).zip(outcomes).enumerate() {
+            if matches!(work.lane, Lane::Tcp | Lane::Udp) && is_notable(outcome) {
+                self.records.place = at as u8;
+                self.record(now, frame, &Parsed::Packet(work.packet()), Some(&work.found()), outcome);
+            }
+        }
     }
 }
 

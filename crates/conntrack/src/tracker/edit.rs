@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use super::Tracker;
 use crate::event::{DestroyReason, EventKind, Events, FlowView, TupleIds};
 use crate::key::key_of_quoted;
+use crate::table::entry::TIMEOUT_EDITED;
 use crate::tick::{Tick, Ticks, until};
 use crate::wire::{Addr, Family, Quoted, QuotedIds};
 
@@ -60,7 +61,9 @@ impl Tracker {
                 }
                 if let Some(span) = timeout {
                     let deadline = now.after(span.min(Ticks::MAX)).low();
-                    core.flows.table.entry_mut(flow).head.deadline = deadline;
+                    let head = &mut core.flows.table.entry_mut(flow).head;
+                    head.deadline = deadline;
+                    head.timeout_key |= TIMEOUT_EDITED;
                     core.flows.settle(now, flow);
                 }
                 if events.enabled() {

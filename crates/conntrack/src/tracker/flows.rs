@@ -9,8 +9,10 @@ use crate::table::memory::Memory;
 use crate::table::{FlowIndex, Full, PrefetchHint, Table};
 use crate::tick::{Tick, until};
 use crate::timer::wheel::Wheel;
+use crate::track::settings::Settings;
 use crate::zone::Member;
 
+use super::pauses::Pauses;
 use super::{Counters, StateCounts};
 
 /// The flows of one core.
@@ -19,6 +21,7 @@ pub(super) struct Flows {
     pub(super) table: Table,
     pub(super) wheel: Wheel,
     pub(super) cold: Cold,
+    pub(super) pauses: Pauses,
     pub(super) states: StateCounts,
     pub(super) accounting: bool,
     /// Who counts flows by zone; without it there are no limits.
@@ -42,11 +45,12 @@ impl Flows {
         <Table>::memory_bytes(max_entries)
             + Wheel::memory_bytes(max_entries)
             + Cold::memory_bytes(max_entries)
+            + Pauses::memory_bytes(max_entries)
     }
 
     pub(super) fn new(
         max_entries: u32,
-        accounting: bool,
+        settings: &Settings,
         hint: PrefetchHint,
         memory: &mut Memory,
     ) -> Option<Self> {
@@ -54,8 +58,9 @@ impl Flows {
             table: Table::new(max_entries, hint, memory)?,
             wheel: Wheel::new(max_entries, memory)?,
             cold: Cold::new(max_entries, memory)?,
+            pauses: Pauses::new(max_entries, &settings.timeouts, memory)?,
             states: StateCounts::default(),
-            accounting,
+            accounting: settings.accounting,
             zones: None,
             incarnation: 0,
         })

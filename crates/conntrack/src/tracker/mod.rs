@@ -4,14 +4,22 @@
 mod burst;
 mod counters;
 mod edit;
+mod explain;
 mod flows;
+mod pauses;
 mod places;
+mod records;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod what_if;
 
 pub use counters::{Counters, StateCounts};
 pub use edit::{Edit, NewMark};
+pub use explain::{Explained, Look, Lookup, Steps};
+pub use pauses::{Between, PAUSE_MIN};
+pub use records::RECORDS_PER_SECOND;
+pub use what_if::{Forecast, Row};
 
 use alloc::vec::Vec;
 
@@ -34,6 +42,7 @@ use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, noted, tc
 use crate::zone::Member;
 use burst::Found;
 use flows::{Flows, Refused};
+use records::Records;
 use sweep::Sweep;
 
 /// One frame of a burst, as a driver hands it in.
@@ -183,6 +192,9 @@ struct Core {
     /// From the settings and the policy.
     settled: burst::Settled,
     counters: Counters,
+    records: Records,
+    /// The key of the datagram that was put together last.
+    datagram: Option<Found>,
 }
 
 /// How a burst came.
@@ -215,7 +227,7 @@ impl Tracker {
         let have = memory.left();
         let cpu = Cpu::detect();
         let hint = if cpu.prefetches_to_second_cache() { PrefetchHint::T1 } else { PrefetchHint::T0 };
-        let flows = Flows::new(limits.max_entries, settings.accounting, hint, &mut memory)
+        let flows = Flows::new(limits.max_entries, &settings, hint, &mut memory)
             .ok_or(LimitsError::Memory { have, need })?;
         let hasher = Hasher::new(limits.hash_key, cpu);
         Ok(Self {
@@ -229,6 +241,8 @@ impl Tracker {
                 cpu,
                 settled: burst::Settled::new(&settings, &policy),
                 counters: Counters::default(),
+                records: Records::default(),
+                datagram: None,
             },
             fragments: Fragments::new(limits.max_datagrams, hasher),
             sweep: Sweep::default(),
@@ -279,6 +293,27 @@ impl Tracker {
     pub fn note(&self, id: HeldId) -> Option<&[u8]> {
         let note = self.notes.get(id.0 as usize)?;
         note.bytes.get(..note.length)
+    }
+
+    /// Has INVALID and dropped packets recorded, at most [`RECORDS_PER_SECOND`]; see [`Tracker::records`].
+    pub fn keep_records(&mut self) {
+        self.core.records = Records::with_room();
+    }
+
+    /// INVALID and dropped packets since the last [`Tracker::clear_records`], a sample if there are many.
+    #[inline(always)]
+    pub fn records(&self) -> &[Explained] {
+        self.core.records.as_slice()
+    }
+
+    /// Forgets the records that were read; keeps the room.
+    pub fn clear_records(&mut self) {
+        self.core.records.clear();
+    }
+
+    /// INVALID and dropped packets that were not recorded because there were too many, since the start.
+    pub fn untold(&self) -> u64 {
+        self.core.records.untold()
     }
 
     /// As on a processor that has nothing beyond what every one has; hashes stay as they are.
@@ -484,6 +519,7 @@ impl Tracker {
         self.core.settings = settings;
         self.core.settled = burst::Settled::new(&settings, &policy);
         self.core.flows.accounting = settings.accounting;
+        self.core.flows.pauses.set(self.last, &settings.timeouts);
         self.core.policy = policy;
         self.core.on_full = on_full;
     }
@@ -557,9 +593,10 @@ impl Core {
         owners: Option<&Owners>,
         events: &mut Events,
     ) -> Outcome {
-        match parsed {
+        let mut keyed = None;
+        let outcome = match parsed {
             Parsed::Packet(packet) => {
-                let keyed = self.key(packet, zone);
+                keyed = self.key(packet, zone);
                 let owner = owners.zip(keyed).and_then(|(owners, found)| owners.elsewhere(found.hash));
                 if let Some(owner) = owner {
                     return Outcome::untold(Verdict::HandOff(owner));
@@ -572,7 +609,12 @@ impl Core {
             Parsed::Invalid(reason) => self.invalid(frame, *reason),
             Parsed::Malformed(reason) => self.malformed(*reason),
             Parsed::Fragment(_) => self.dropped(DropReason::Fragment),
+        };
+        self.datagram = keyed;
+        if is_notable(&outcome) {
+            self.record(now, frame, parsed, keyed.as_ref(), &outcome);
         }
+        outcome
     }
 
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {
@@ -638,6 +680,7 @@ impl Core {
         outcome: &mut Outcome,
     ) {
         let entry = self.flows.table.entry_mut(flow);
+        self.flows.pauses.heard(now, flow, entry);
         let direction = entry.direction_of(found.side);
         let replied = entry.head.status & status::SEEN_REPLY != 0;
         let before = Flows::before(entry);
@@ -748,6 +791,7 @@ impl Core {
         if !self.flows.admit(zone) {
             self.flows.table.give_back(flow);
             self.counters.dropped[DropReason::ZoneLimit.index()] += 1;
+            self.records.behind = true;
             outcome.verdict = Verdict::Drop(DropReason::ZoneLimit);
             return;
         }
@@ -758,6 +802,7 @@ impl Core {
                 self.counters.full_untracked += 1;
             } else {
                 self.counters.dropped[DropReason::TableFull.index()] += 1;
+                self.records.behind = true;
                 outcome.verdict = Verdict::Drop(DropReason::TableFull);
             }
             return;
@@ -956,6 +1001,12 @@ fn step(head: &mut Head, vars: &mut Vars, packet: &Packet<'_>, ctx: &Context<'_>
         L4::Generic => generic::step(head, ctx),
         L4::IcmpError { .. } => Step::Invalid(Reason::IcmpErrorQuote),
     }
+}
+
+/// It is INVALID, or dropped.
+#[inline(always)]
+fn is_notable(outcome: &Outcome) -> bool {
+    outcome.reason.is_some() || matches!(outcome.verdict, Verdict::Drop(_))
 }
 
 /// A TCP packet that is not a plain SYN.

@@ -50,7 +50,7 @@ impl Sweep {
             vars.timeout = settings.timeouts.get(TimeoutKey::Gre).0;
             vars.stream_timeout = settings.timeouts.get(TimeoutKey::GreStream).0;
         }
-        let Some(&key) = TimeoutKey::ALL.get(usize::from(entry.head.timeout_key)) else { return false };
+        let Some(&key) = TimeoutKey::ALL.get(usize::from(entry.head.timeout())) else { return false };
         let span = settings.timeouts.get(key).0;
         let shorter = until(entry.head.deadline, now) <= span as i32 && !planted(Fault::SweepShorter);
         if self.keys & bit(key as u8) == 0 || shorter {

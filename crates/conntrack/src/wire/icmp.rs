@@ -102,7 +102,7 @@ fn redirect<'a>(ip: Ip, code: u8, body: &[u8]) -> Parsed<'a> {
 
 /// What a quoted packet's start says of its flow. Its checksums and lengths are not looked at: what was quoted is
 /// usually cut.
-fn quoted(family: Family, bytes: &[u8]) -> Option<Quoted> {
+pub(super) fn quoted(family: Family, bytes: &[u8]) -> Option<Quoted> {
     let (src, dst, proto, payload) = match family {
         Family::V4 => ipv4::quoted(bytes)?,
         Family::V6 => ipv6::quoted(bytes)?,

@@ -6,6 +6,7 @@
 
 pub mod checksum;
 mod ethernet;
+pub mod glance;
 mod gre;
 pub mod icmp;
 mod ipv4;

@@ -3,6 +3,7 @@
 //! Rules and numbers: conntrack as Linux 6.18 behaves; the classic profile's differences are switches.
 
 mod established;
+mod missed;
 mod opening;
 mod options;
 mod reset;
@@ -11,6 +12,7 @@ mod steps;
 mod window;
 
 pub use established::{Rules as EstablishedRules, step_established};
+pub use missed::{Missed, Number, missed};
 pub use opening::{OpeningRules, step_opening};
 pub use state::{Mark, Peer, TcpState, TcpVars};
 

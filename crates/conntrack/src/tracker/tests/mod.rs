@@ -6,5 +6,7 @@ mod dialogue;
 mod edit;
 mod full;
 mod linux;
+mod records;
 mod timeouts;
+mod what_if;
 mod zones;

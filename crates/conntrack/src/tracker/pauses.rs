@@ -1,0 +1,268 @@
+//! How long flows were silent before they spoke again: owns each flow's longest pause on each timeout, and how many
+//! flows had a pause of which length. Called for a packet of a flow before its deadline moves; sees no packet.
+//!
+//! A flow is counted once for each timeout, by its longest pause there, because a shorter timeout would have cut it once:
+//! what comes back after that is another flow.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::table::FlowIndex;
+use crate::table::entry::{Entry, TIMEOUT_EDITED};
+use crate::table::memory::{Memory, Region, Zeroed, bytes_of};
+use crate::tick::{PER_SECOND, Tick, Ticks};
+use crate::track::tcp::TcpState;
+use crate::track::timeout::{TimeoutKey, Timeouts};
+use crate::wire::proto;
+
+/// Pauses are kept by length, exact at these: the n-th begins at the n-th bound. Whole seconds up to a minute, and
+/// every value that a timeout has by default or is likely to be given. (First, step, how many), in seconds.
+const BOUNDS: [(u32, u32, usize); 11] = [
+    (1, 1, 60),
+    (65, 5, 12),
+    (130, 10, 18),
+    (330, 30, 10),
+    (660, 60, 50),
+    (4_500, 900, 20),
+    (23_400, 1_800, 12),
+    (46_800, 3_600, 12),
+    (108_000, 21_600, 16),
+    (518_400, 86_400, 25),
+    (2_851_200, 259_200, 20),
+];
+
+/// Lengths that are told apart, and 0 for none.
+const LENGTHS: usize = 256;
+
+/// By length, the shortest pause of it, in ticks; of 0 there is none that is kept.
+const SHORTEST: [u32; LENGTHS] = {
+    let mut all = [0; LENGTHS];
+    let (mut part, mut at) = (0, 1);
+    while part < BOUNDS.len() {
+        let (first, step, how_many) = BOUNDS[part];
+        let mut number = 0;
+        while number < how_many && at < LENGTHS {
+            all[at] = (first + step * number as u32) * PER_SECOND;
+            number += 1;
+            at += 1;
+        }
+        part += 1;
+    }
+    assert!(at == LENGTHS);
+    all
+};
+
+/// What a flow can be on: each timeout by itself, and those two that shorten others with the state that they shorten.
+pub(super) const KINDS: usize = 64;
+const UNACKNOWLEDGED: u8 = 32;
+const MAX_RETRANS: u8 = 48;
+const _: () = assert!(TimeoutKey::ALL.len() <= UNACKNOWLEDGED as usize);
+
+/// Timeouts by [`crate::table::entry::Head::timeout_key`], with room for what its lower bits can say.
+const SPANS: usize = 32;
+const _: () = assert!(TimeoutKey::ALL.len() <= SPANS);
+
+/// What a flow is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kind(u8);
+
+impl Kind {
+    pub(super) fn of(entry: &Entry, key: TimeoutKey) -> Self {
+        let state = entry.head.state & 0xf;
+        match key {
+            TimeoutKey::TcpUnacknowledged if entry.key.proto == proto::TCP => Self(UNACKNOWLEDGED + state),
+            TimeoutKey::TcpMaxRetrans if entry.key.proto == proto::TCP => Self(MAX_RETRANS + state),
+            _ => Self(key as u8),
+        }
+    }
+
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..KINDS as u8).map(Self).filter(|kind| kind.0 >= UNACKNOWLEDGED || kind.own().is_some())
+    }
+
+    fn own(self) -> Option<TimeoutKey> {
+        TimeoutKey::ALL.get(usize::from(self.0)).copied()
+    }
+
+    /// The timeout that the flow is on.
+    pub(super) fn key(self) -> TimeoutKey {
+        match self.0 {
+            MAX_RETRANS.. => TimeoutKey::TcpMaxRetrans,
+            UNACKNOWLEDGED.. => TimeoutKey::TcpUnacknowledged,
+            _ => self.own().unwrap_or(TimeoutKey::Generic),
+        }
+    }
+
+    /// How long it would wait with these timeouts: one that shortens the state's own is used where it does.
+    pub(super) fn span(self, timeouts: &Timeouts) -> Ticks {
+        let span = timeouts.get(self.key());
+        if self.0 < UNACKNOWLEDGED {
+            return span;
+        }
+        let state = TcpState::from_number(self.0 & 0xf);
+        span.min(timeouts.get(state.timeout_key()))
+    }
+}
+
+/// A flow's longest pauses.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Longest {
+    /// When the flow was made: a line that an earlier flow in the slot left says another time, by the second at least that
+    /// its pause took.
+    created: u32,
+    /// (Kind, length); length 0 is a free place.
+    by_kind: [(u8, u8); 4],
+}
+
+const _: () = assert!(size_of::<Longest>() == 12);
+
+// SAFETY: made of integers only.
+#[allow(unsafe_code)]
+unsafe impl Zeroed for Longest {}
+
+/// The pauses of all flows, of those that have ended too.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    /// By slab index; touched only for a pause of a second or more.
+    longest: Region<Longest>,
+    /// Flows by kind and the length of their longest pause on it.
+    flows: Vec<[u64; LENGTHS]>,
+    /// The timeouts, in ticks.
+    spans: [u32; SPANS],
+    /// When each of them last changed: what a deadline that is older was made of is not known.
+    changed: [Tick; TimeoutKey::ALL.len()],
+    /// Pauses of flows that had paused in more ways than there are places.
+    crowded: u64,
+}
+
+/// A number between two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Between {
+    pub at_least: u64,
+    pub at_most: u64,
+}
+
+impl Pauses {
+    pub(super) const fn memory_bytes(max_entries: u32) -> usize {
+        bytes_of::<Longest>(max_entries as usize + 1)
+    }
+
+    /// Nothing recorded; `None` if `memory` has not [`Self::memory_bytes`] left.
+    pub(super) fn new(max_entries: u32, timeouts: &Timeouts, memory: &mut Memory) -> Option<Self> {
+        let mut pauses = Self {
+            // One for each slot of the slab, which has one more than there may be flows.
+            longest: memory.take(max_entries as usize + 1)?,
+            flows: vec![[0; LENGTHS]; KINDS],
+            spans: [0; SPANS],
+            changed: [Tick(0); TimeoutKey::ALL.len()],
+            crowded: 0,
+        };
+        pauses.set(Tick(0), timeouts);
+        Some(pauses)
+    }
+
+    /// The timeouts are these from now on.
+    pub(super) fn set(&mut self, now: Tick, timeouts: &Timeouts) {
+        for &key in TimeoutKey::ALL {
+            let span = timeouts.get(key).0;
+            if self.spans[key as usize] != span {
+                self.spans[key as usize] = span;
+                self.changed[key as usize] = now;
+            }
+        }
+    }
+
+    /// A packet came to this flow, whose deadline is still the one before it.
+    #[inline(always)]
+    pub(super) fn heard(&mut self, now: Tick, flow: FlowIndex, entry: &Entry) {
+        let span = self.spans[usize::from(entry.head.timeout_key) % SPANS];
+        // A deadline that lies beyond the timeout makes this a large number, which is looked at as well.
+        if now.low().wrapping_add(span).wrapping_sub(entry.head.deadline) >= PER_SECOND {
+            self.note(now, flow, entry);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note(&mut self, now: Tick, flow: FlowIndex, entry: &Entry) {
+        let Some((key, silent)) = self.silence(now, entry) else { return };
+        let length = length_of(silent);
+        let Some(line) = self.longest.get_mut(flow.0 as usize) else { return };
+        if length == 0 {
+            return;
+        }
+        if line.created != entry.created {
+            *line = Longest { created: entry.created, ..Longest::default() };
+        }
+        let kind = Kind::of(entry, key).0;
+        let known = line.by_kind.iter().position(|&(of, length)| of == kind || length == 0);
+        let place = known.unwrap_or_else(|| {
+            // The shortest makes room; it stays counted.
+            self.crowded += 1;
+            let shortest = (0..line.by_kind.len()).min_by_key(|&place| line.by_kind[place].1).unwrap_or(0);
+            line.by_kind[shortest].1 = 0;
+            shortest
+        });
+        let before = line.by_kind[place].1;
+        let Some(flows) = self.flows.get_mut(usize::from(kind)).filter(|_| before < length) else { return };
+        if before > 0 {
+            flows[usize::from(before)] -= 1;
+        }
+        flows[usize::from(length)] += 1;
+        line.by_kind[place] = (kind, length);
+    }
+
+    /// How long the flow has been silent, in ticks, and on which timeout: since that last changed at most. `None` where an
+    /// operator has moved the deadline.
+    pub(super) fn silence(&self, now: Tick, entry: &Entry) -> Option<(TimeoutKey, u32)> {
+        let head = entry.head;
+        if head.timeout_key & TIMEOUT_EDITED != 0 {
+            return None;
+        }
+        let key = *TimeoutKey::ALL.get(usize::from(head.timeout_key))?;
+        let silent = now.low().wrapping_add(self.spans[key as usize]).wrapping_sub(head.deadline) as i32;
+        let known = now.0.saturating_sub(self.changed[key as usize].0);
+        Some((key, u64::from(silent.max(0) as u32).min(known) as u32))
+    }
+
+    /// Flows of this kind that spoke again after `span` of silence or more.
+    pub(super) fn reaching(&self, kind: Kind, span: Ticks) -> Between {
+        let Some(flows) = self.flows.get(usize::from(kind.0)) else { return Between::default() };
+        let from = |length: usize| flows.get(length.max(1)..).unwrap_or_default().iter().sum();
+        let surely = SHORTEST[1..].partition_point(|&shortest| shortest < span.0) + 1;
+        Between { at_least: from(surely), at_most: from(usize::from(length_of(span.0))) }
+    }
+
+    pub(super) fn crowded(&self) -> u64 {
+        self.crowded
+    }
+}
+
+/// The shortest pause that is kept.
+pub const PAUSE_MIN: Ticks = Ticks(SHORTEST[1]);
+
+/// The length that a pause of so many ticks has: the last whose bound it reaches.
+fn length_of(silent: u32) -> u8 {
+    SHORTEST[1..].partition_point(|&shortest| shortest <= silent) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::settings::{Profile, Settings};
+
+    #[test]
+    fn lengths_rise_and_are_exact_at_every_default() {
+        assert!(SHORTEST.windows(2).all(|pair| pair[0] < pair[1]));
+        for profile in [Profile::Classic, Profile::Linux] {
+            for &key in TimeoutKey::ALL {
+                let span = Settings::new(profile).timeouts.get(key).0;
+                assert_eq!(SHORTEST[usize::from(length_of(span))], span, "{key:?}");
+                assert_eq!(length_of(span), length_of(span - 1) + 1, "{key:?}");
+            }
+        }
+        assert_eq!((length_of(0), length_of(PER_SECOND - 1), length_of(PER_SECOND)), (0, 0, 1));
+        assert_eq!(SHORTEST[LENGTHS - 1], Ticks::MAX.0, "no timeout is longer");
+    }
+}

@@ -1,0 +1,172 @@
+//! `events --dropped` and `trace`: single packets, told as they pass.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::{Client, Ended};
+use super::filter::{FilterWords, MarkWord};
+use super::{Ask, Done, Failure, Voice};
+use crate::config::duration::parse_span;
+use crate::explain::{Packet, PacketLine, RecordLine, Story};
+use crate::filter::Filter;
+use crate::format::{Layout, Output};
+
+/// INVALID and dropped packets in the place of flows.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Packets")]
+pub(super) struct DroppedWords {
+    /// INVALID and dropped packets instead, each with the reason; a sample where there are many. -o takes text, json or jsonl
+    #[arg(long, conflicts_with = "event_mask")]
+    dropped: bool,
+    /// Begin with those that are still known of the time before
+    #[arg(long, requires = "dropped")]
+    past: bool,
+    /// End after so many packets
+    #[arg(long, value_name = "NUMBER", requires = "dropped", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after so long, such as 10s
+    #[arg(long = "for", value_name = "SPAN", requires = "dropped", value_parser = parse_span)]
+    patience: Option<Duration>,
+}
+
+/// Which packets to follow, and how far.
+#[derive(Debug, Args)]
+pub(super) struct TraceWords {
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    form: PacketForm,
+    /// End after so many packets
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    count: u64,
+    /// End after so long, up to an hour
+    #[arg(long = "for", value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
+    patience: Duration,
+    #[command(flatten)]
+    filter: FilterWords,
+    #[command(flatten)]
+    mark: MarkWord,
+}
+
+/// How packets are printed.
+#[derive(Debug, Args)]
+pub(super) struct PacketForm {
+    /// text, json or jsonl
+    #[arg(short, long, value_name = "WORD", default_value = "text", value_parser = form)]
+    output: Layout,
+}
+
+fn form(word: &str) -> Result<Layout, String> {
+    match word {
+        "text" => Ok(Layout::Text),
+        "json" => Ok(Layout::Json),
+        "jsonl" => Ok(Layout::JsonLines),
+        _ => Err("packets are printed as text, json or jsonl".to_owned()),
+    }
+}
+
+impl DroppedWords {
+    pub(super) fn are_meant(&self) -> bool {
+        self.dropped
+    }
+
+    pub(super) fn follow(&self, ask: &Ask, filter: &Filter, output: Output) -> Done {
+        let layout = match output.layout {
+            layout @ (Layout::Text | Layout::Json | Layout::JsonLines) => layout,
+            Layout::Table | Layout::Xml | Layout::Save => {
+                return Err(Failure::Usage("packets are printed as text, json or jsonl".to_owned()));
+            }
+        };
+        let path = with("/v1/dropped", filter, if self.past { &["past=true"] } else { &[] });
+        let mut printer = Printer::new(layout, |packet| RecordLine(packet).to_string());
+        let client = Client::new(&ask.socket)?;
+        let mut left = self.count;
+        let ended = client.lines_while(&path, self.patience, |line| printer.more(&line, &mut left))?;
+        printer.end(ended, "INVALID and dropped packets have been shown")
+    }
+}
+
+impl TraceWords {
+    pub(super) fn follow(self) -> Done {
+        let Self { ask, form, count, patience, filter, mark } = self;
+        let filter = filter.with_mark(mark)?;
+        let secs = patience.as_secs().max(1);
+        let path = with("/v1/trace", &filter, &[&format!("count={count}"), &format!("secs={secs}")]);
+        let mut printer = Printer::new(form.output, |packet| Story(packet).to_string());
+        let client = Client::new(&ask.socket)?;
+        // The appliance counts: it also knows which lines are one packet's.
+        let ended = client.lines_while(&path, None, |line| printer.more(&line, &mut None))?;
+        let ended = if ended == Ended::Stream { Ended::Enough } else { ended };
+        printer.end(ended, "lines of followed packets have been shown")
+    }
+}
+
+/// A path with a filter's parameters and others.
+fn with(path: &str, filter: &Filter, more: &[&str]) -> String {
+    let mut path = format!("{path}{}", filter.query());
+    for parameter in more {
+        path.push(if path.contains('?') { '&' } else { '?' });
+        path.push_str(parameter);
+    }
+    path
+}
+
+/// Prints packets as they come.
+struct Printer<W: Fn(&Packet) -> String> {
+    layout: Layout,
+    words: W,
+    shown: u64,
+}
+
+impl<W: Fn(&Packet) -> String> Printer<W> {
+    fn new(layout: Layout, words: W) -> Self {
+        Self { layout, words, shown: 0 }
+    }
+
+    /// Prints one; gives whether more are wanted.
+    fn more(&mut self, line: &PacketLine, left: &mut Option<u64>) -> Result<bool, Failure> {
+        let mut out = io::stdout().lock();
+        if let PacketLine::Untold { count } | PacketLine::Lost { count } = line
+            && self.layout != Layout::JsonLines
+        {
+            let why = match line {
+                PacketLine::Lost { .. } => "were lost here: read faster",
+                _ => "more are not told: there were too many to tell each",
+            };
+            writeln!(io::stderr(), "dpdk-conntrack: {count} packets {why}")?;
+            return Ok(true);
+        }
+        match (self.layout, line) {
+            (Layout::Json, _) => {
+                out.write_all(if self.shown == 0 { b"[" } else { b",\n" })?;
+                serde_json::to_writer(&mut out, line).map_err(io::Error::from)?;
+            }
+            (Layout::JsonLines, _) => {
+                serde_json::to_writer(&mut out, line).map_err(io::Error::from)?;
+                out.write_all(b"\n")?;
+            }
+            (_, PacketLine::Packet(packet)) => writeln!(out, "{}", (self.words)(packet))?,
+            _ => {}
+        }
+        out.flush()?;
+        if matches!(line, PacketLine::Packet(_)) {
+            self.shown += 1;
+            if let Some(left) = left {
+                *left = left.saturating_sub(1);
+            }
+        }
+        Ok(*left != Some(0))
+    }
+
+    fn end(self, ended: Ended, what: &str) -> Done {
+        if self.layout == Layout::Json {
+            writeln!(io::stdout(), "{}", if self.shown == 0 { "[]" } else { "]" })?;
+        }
+        if ended == Ended::Stream {
+            return Err(Failure::Failed("the appliance has stopped: no more packets".to_owned()));
+        }
+        Voice::Own.say(&format!("{} {what}.", self.shown))
+    }
+}
