@@ -392,14 +392,17 @@ impl Worker {
     #[cold]
     fn follow(&mut self, source: Source, now: Tick) {
         let (inputs, last) = (&self.inputs, self.inputs.len().saturating_sub(1));
-        let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
-        let frames = frames_of(&self.burst, &mut self.scratch, port_of);
+        let handed = matches!(source, Source::Ring);
+        let came = |frame| {
+            let is_note = handed && matches!(Errand::of(frame), Errand::Note { .. });
+            (&inputs[source.port_of(frame).min(last)].ingress, is_note)
+        };
+        let frames = frames_of(&self.burst, &mut self.scratch, came);
         let (burst, bus) = (&self.burst, &self.bus);
         let told = |explained: &Explained| Sighting {
             port: burst.get(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
             explained: *explained,
         };
-        let handed = matches!(source, Source::Ring);
         let (tracker, events) = (&mut self.tracker, &mut self.events);
         let mut followed = |explained: &Explained| bus.follow(told(explained));
         let mut recorded = |explained: &Explained| bus.record(told(explained));

@@ -164,9 +164,9 @@ pub struct Tracker {
     owners: Owners,
     /// Fragments are put together where they enter, not where their hash says.
     meet_at_entry: bool,
-    /// Of this burst, where payloads are not kept.
+    /// Of the last [`BURST`] datagrams that were handed off, where payloads are not kept.
     notes: Vec<Note>,
-    notes_used: usize,
+    next_note: usize,
     /// The latest moment heard of.
     last: Tick,
 }
@@ -249,7 +249,7 @@ impl Tracker {
             owners: Owners::alone(),
             meet_at_entry: true,
             notes: Vec::new(),
-            notes_used: 0,
+            next_note: 0,
             last: Tick(0),
         })
     }
@@ -289,7 +289,7 @@ impl Tracker {
     }
 
     /// Where payloads are not kept: what a frame that is handed off is to say instead of what it says, if its outcome
-    /// releases this. Good until the next burst. It comes in as [`Link::Note`], in the zone that [`noted::zone`] reads.
+    /// releases this. Good until [`BURST`] more frames have been tracked. It comes in as [`Link::Note`], in the zone that [`noted::zone`] reads.
     pub fn note(&self, id: HeldId) -> Option<&[u8]> {
         let note = self.notes.get(id.0 as usize)?;
         note.bytes.get(..note.length)
@@ -360,7 +360,6 @@ impl Tracker {
         came: Came,
     ) {
         self.catch_up(now, events);
-        self.notes_used = 0;
         for (frames, outcomes) in frames.chunks(BURST).zip(outcomes.chunks_mut(BURST)) {
             burst::on_chunk(self, now, frames, outcomes, events, came);
         }
@@ -437,11 +436,12 @@ impl Tracker {
                 outcome.releases = held;
                 let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
                 if let Some(rest) = datagram.rest.filter(|_| !stays) {
-                    outcome.releases = self.notes.get_mut(self.notes_used).map(|note| {
+                    outcome.releases = self.notes.get_mut(self.next_note).map(|note| {
                         note.length = noted::write(&datagram, rest, zone, &mut note.bytes);
-                        HeldId(self.notes_used as u32)
+                        HeldId(self.next_note as u32)
                     });
-                    self.notes_used += 1;
+                    // A burst may come in parts, and makes no more of them than there is room for.
+                    self.next_note = (self.next_note + 1) % BURST;
                 }
                 self.core.counters.datagrams_completed += u64::from(stays || datagram.rest.is_some());
                 outcome
