@@ -431,6 +431,9 @@ fn tracker(
     let tracker = Tracker::new(limits, config.settings, policy, config.table.on_full, mapping.into_memory())
         .map_err(RunError::Table)?
         .among(owners, meeting);
+    // What tunnels carry cannot be read without its bytes.
+    let notes = config.mode == Mode::Mirror && !config.tunnel_inner;
+    let tracker = if notes { tracker.without_payloads() } else { tracker };
     Ok((tracker, pages))
 }
 

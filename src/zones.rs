@@ -45,6 +45,11 @@ impl Registry {
         Self { zones, named }
     }
 
+    /// What is shared with the workers.
+    pub fn all(&self) -> &zone::Zones {
+        &self.zones
+    }
+
     /// A worker's part; each number once.
     pub fn member(&self, worker: usize) -> zone::Member {
         self.zones.member(worker)

@@ -55,6 +55,19 @@ struct rte_mempool *dpdk_pktmbuf_pool_dense(const char *name, unsigned n, unsign
 
 int dpdk_pktmbuf_linearize(struct rte_mbuf *mbuf) { return rte_pktmbuf_linearize(mbuf); }
 
+char *dpdk_pktmbuf_replace(struct rte_mbuf *mbuf, uint16_t len)
+{
+	if (len > mbuf->buf_len - RTE_MIN(RTE_PKTMBUF_HEADROOM, mbuf->buf_len))
+		return NULL;
+	rte_pktmbuf_free(mbuf->next);
+	mbuf->next = NULL;
+	mbuf->nb_segs = 1;
+	rte_pktmbuf_reset_headroom(mbuf);
+	mbuf->data_len = len;
+	mbuf->pkt_len = len;
+	return rte_pktmbuf_mtod(mbuf, char *);
+}
+
 /* The function takes a pointer to the pointer and leaves it alone. */
 int dpdk_vlan_insert(struct rte_mbuf *mbuf) { return rte_vlan_insert(&mbuf); }
 

@@ -60,6 +60,7 @@ uint16_t dpdk_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, u
 void dpdk_pktmbuf_free(struct rte_mbuf *mbuf);
 struct rte_mbuf *dpdk_pktmbuf_alloc(struct rte_mempool *pool);
 int dpdk_pktmbuf_linearize(struct rte_mbuf *mbuf);
+char *dpdk_pktmbuf_replace(struct rte_mbuf *mbuf, uint16_t len);
 char *dpdk_pktmbuf_append(struct rte_mbuf *mbuf, uint16_t len);
 int dpdk_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 int dpdk_vlan_insert(struct rte_mbuf *mbuf);

@@ -11,6 +11,7 @@ mod packets;
 mod page;
 mod places;
 mod ports;
+mod reclaim;
 mod reload;
 mod routes;
 pub mod schema;
@@ -137,9 +138,10 @@ pub async fn serve(
     let watch = tokio::spawn(watch::run(Arc::clone(&state)));
     let hangups = tokio::spawn(reload::on_hangup(Arc::clone(&state)));
     let overviews = tokio::spawn(overview::run(Arc::clone(&state)));
+    let reclaim = tokio::spawn(reclaim::run(Arc::clone(&state)));
     let packets = tokio::spawn(packets::pump(Arc::clone(&state)));
     let result = server::run(claimed, Arc::clone(&state), until).await;
-    for task in [pump, watch, hangups, overviews, packets] {
+    for task in [pump, watch, hangups, overviews, reclaim, packets] {
         task.abort();
     }
     for worker in 0..workers.len() {

@@ -362,6 +362,7 @@ impl Interface {
 fn has_headers(link: Link, bytes: &[u8]) -> bool {
     let ip = match link {
         Link::Ip => Some(bytes),
+        Link::Note => None,
         Link::Ethernet => ethernet_payload(bytes),
     };
     let Some(ip) = ip else { return false };

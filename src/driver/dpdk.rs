@@ -14,7 +14,7 @@ use ::dpdk::queue::{Lies, RxQueue, TxQueue};
 use arrayvec::ArrayVec;
 use conntrack::policy::Role;
 use conntrack::tracker::{BURST, Frame};
-use conntrack::wire;
+use conntrack::wire::{self, noted};
 
 use super::capture::Capture;
 use super::checksum;
@@ -434,16 +434,26 @@ impl Ingress {
     }
 }
 
-/// The frames of `burst`, each of which came by the port that `port_of` tells, as the tracker takes them, in the same
-/// order.
+/// The frames of `burst` as the tracker takes them, in the same order. `came` tells the port that each came by, and
+/// whether it is another worker's note.
 #[inline]
 pub fn frames_of<'a>(
     burst: &'a Burst,
     scratch: &'a mut Scratch,
-    port_of: impl Fn(&'a Mbuf) -> &'a Ingress,
+    came: impl Fn(&'a Mbuf) -> (&'a Ingress, bool),
 ) -> ArrayVec<Frame<'a>, BURST> {
     let mut room = &mut scratch.bytes[..];
-    burst.iter().map(|frame| port_of(frame).view(frame, &mut room)).collect()
+    let view = |frame| {
+        let (ingress, is_note) = came(frame);
+        let view = ingress.view(frame, &mut room);
+        if is_note { as_note(view) } else { view }
+    };
+    burst.iter().map(view).collect()
+}
+
+#[cold]
+fn as_note(frame: Frame<'_>) -> Frame<'_> {
+    Frame { link: wire::Link::Note, zone: noted::zone(frame.bytes).unwrap_or_default(), ..frame }
 }
 
 /// Finishes what a local stack or a device left open: puts tags back and fills checksums in. Here and not where the

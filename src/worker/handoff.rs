@@ -35,6 +35,8 @@ pub const fn frames(workers: u16) -> u32 {
 pub(super) enum Errand {
     /// Track it: it came by this port.
     Track { port: usize },
+    /// Track what it tells: a datagram that came by this port.
+    Note { port: usize },
     /// Send it by this port.
     Send { port: usize },
 }
@@ -42,19 +44,27 @@ pub(super) enum Errand {
 /// Set in the number of a frame that is only to be sent.
 const SEND: u16 = 0x8000;
 
+/// Set in the number of a frame that is a note.
+const NOTE: u16 = 0x4000;
+
 impl Errand {
     fn number(self) -> u16 {
         match self {
-            Self::Track { port } => port as u16 & !SEND,
-            Self::Send { port } => port as u16 | SEND,
+            Self::Track { port } => port as u16 & !(SEND | NOTE),
+            Self::Note { port } => port as u16 & !SEND | NOTE,
+            Self::Send { port } => port as u16 & !NOTE | SEND,
         }
     }
 
     #[inline(always)]
     pub(super) fn of(frame: &Mbuf) -> Self {
         let number = frame.port();
-        let port = usize::from(number & !SEND);
-        if number & SEND == 0 { Self::Track { port } } else { Self::Send { port } }
+        let port = usize::from(number & !(SEND | NOTE));
+        match number & (SEND | NOTE) {
+            0 => Self::Track { port },
+            NOTE => Self::Note { port },
+            _ => Self::Send { port },
+        }
     }
 }
 
@@ -170,8 +180,9 @@ mod tests {
 
     #[test]
     fn what_is_written_on_a_frame_is_read_as_it_was_meant() {
-        for port in [0, 1, 31, 0x7fff] {
-            assert_eq!(Errand::Track { port }.number() & SEND, 0);
+        for port in [0, 1, 31, 0x3fff] {
+            assert_eq!(Errand::Track { port }.number(), port as u16);
+            assert_eq!(Errand::Note { port }.number(), NOTE | port as u16);
             assert_eq!(Errand::Send { port }.number(), SEND | port as u16);
         }
     }

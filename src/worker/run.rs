@@ -111,7 +111,7 @@ impl Source {
         match self {
             Self::Port(port) => port,
             Self::Ring => match Errand::of(frame) {
-                Errand::Track { port } | Errand::Send { port } => port,
+                Errand::Track { port } | Errand::Note { port } | Errand::Send { port } => port,
             },
         }
     }
@@ -151,6 +151,8 @@ pub struct Worker {
     dead: Burst,
     outcomes: [Outcome; BURST],
     held: Held<Waiting>,
+    /// Fragments' frames are held; else they are done with as they come.
+    holds: bool,
     tracker: Tracker,
     events: Events,
     budget: ExpireBudget,
@@ -200,6 +202,7 @@ impl Worker {
                 Exit::Nowhere => Out::Nowhere,
             });
         }
+        let sends = links.sources() > 0 || inputs.iter().any(|input: &Input| input.peer.is_some());
         let room = BURST * EVENTS_PER_FRAME + FLUSH_SLICE as usize + budget.flows as usize;
         let mut events = Events::with_capacity(room);
         events.set_told(Told::Nothing);
@@ -214,6 +217,7 @@ impl Worker {
             dead: Burst::new(),
             outcomes: [NO_OUTCOME; BURST],
             held: Held::with_capacity(held_frames(max_datagrams), held_lists(max_datagrams)),
+            holds: tracker.keeps_payloads() && sends,
             tracker,
             events,
             budget,
@@ -367,7 +371,7 @@ impl Worker {
         let mut way = way!(self);
         for frame in self.handed.drain() {
             match Errand::of(&frame) {
-                Errand::Track { .. } => {
+                Errand::Track { .. } | Errand::Note { .. } => {
                     frame.prefetch_data();
                     if let Err(frame) = self.burst.push(frame) {
                         way.free(frame);
@@ -392,8 +396,11 @@ impl Worker {
             }
             Source::Ring => {
                 let (inputs, last) = (&self.inputs, self.inputs.len().saturating_sub(1));
-                let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
-                let frames = frames_of(&self.burst, &mut self.scratch, port_of);
+                let came = |frame| {
+                    let is_note = matches!(Errand::of(frame), Errand::Note { .. });
+                    (&inputs[source.port_of(frame).min(last)].ingress, is_note)
+                };
+                let frames = frames_of(&self.burst, &mut self.scratch, came);
                 self.tracker.on_handed(now, &frames, &mut self.outcomes[..frames.len()], events);
             }
         }
@@ -406,14 +413,17 @@ impl Worker {
     #[cold]
     fn follow(&mut self, source: Source, now: Tick) {
         let (inputs, last) = (&self.inputs, self.inputs.len().saturating_sub(1));
-        let port_of = |frame| &inputs[source.port_of(frame).min(last)].ingress;
-        let frames = frames_of(&self.burst, &mut self.scratch, port_of);
+        let handed = matches!(source, Source::Ring);
+        let came = |frame| {
+            let is_note = handed && matches!(Errand::of(frame), Errand::Note { .. });
+            (&inputs[source.port_of(frame).min(last)].ingress, is_note)
+        };
+        let frames = frames_of(&self.burst, &mut self.scratch, came);
         let (burst, bus) = (&self.burst, &self.bus);
         let told = |explained: &Explained| Sighting {
             port: burst.get(usize::from(explained.place)).map_or(0, |frame| source.port_of(frame)) as u16,
             explained: *explained,
         };
-        let handed = matches!(source, Source::Ring);
         let (tracker, events) = (&mut self.tracker, &mut self.events);
         let mut followed = |explained: &Explained| bus.follow(told(explained));
         let mut recorded = |explained: &Explained| bus.record(told(explained));
@@ -439,11 +449,11 @@ impl Worker {
     /// Frames to where their verdicts send them.
     fn deal(&mut self, source: Source) {
         let mut way = way!(self);
-        for (frame, outcome) in self.burst.drain().zip(&self.outcomes) {
+        for (mut frame, outcome) in self.burst.drain().zip(&self.outcomes) {
             let came = source.came(&frame);
             let end = match outcome.verdict {
-                // Where nothing is sent on, be it to another worker, the tracker's copy is all that is needed.
-                Verdict::Hold(_) if way.links.sources() == 0 && !way.leads_out(came.port) => {
+                // Where nothing is sent on, the tracker's copy is all that is needed, or what it has noted.
+                Verdict::Hold(_) if !self.holds => {
                     way.free(frame);
                     continue;
                 }
@@ -456,6 +466,12 @@ impl Worker {
                 }
                 Verdict::Forward => End::Forward,
                 Verdict::Drop(_) => End::Drop,
+                Verdict::HandOff(owner) if !self.holds && outcome.releases.is_some() => {
+                    let note = outcome.releases.and_then(|id| self.tracker.note(id));
+                    let written = note.is_some_and(|note| frame.replace(note));
+                    way.end(came, frame, if written { End::Tell(owner) } else { End::Lose });
+                    continue;
+                }
                 Verdict::HandOff(owner) => {
                     // A datagram goes whole or not at all: what is left of it would wait in vain.
                     let frames = 1 + outcome.releases.map_or(0, |id| self.held.count(id));
@@ -529,6 +545,8 @@ enum End {
     Forward,
     Drop,
     HandOff(WorkerId),
+    /// As a note of its datagram.
+    Tell(WorkerId),
     /// The ring to its owner is full.
     Lose,
 }
@@ -554,13 +572,19 @@ impl Way<'_> {
                 None => self.free(frame),
             },
             End::Drop => self.free(frame),
-            End::HandOff(owner) => match self.links.give(owner, frame, Errand::Track { port }) {
-                // What was handed in counts as handed off already.
-                Ok(()) if by_ring => self.work.handed_on += 1,
-                Ok(()) => self.work.handed_off += 1,
-                Err(frame) => self.lose(frame),
-            },
+            End::HandOff(owner) => self.hand(owner, frame, Errand::Track { port }, by_ring),
+            End::Tell(owner) => self.hand(owner, frame, Errand::Note { port }, by_ring),
             End::Lose => self.lose(frame),
+        }
+    }
+
+    #[inline(always)]
+    fn hand(&mut self, owner: WorkerId, frame: Mbuf, errand: Errand, by_ring: bool) {
+        match self.links.give(owner, frame, errand) {
+            // What was handed in counts as handed off already.
+            Ok(()) if by_ring => self.work.handed_on += 1,
+            Ok(()) => self.work.handed_off += 1,
+            Err(frame) => self.lose(frame),
         }
     }
 
@@ -582,11 +606,6 @@ impl Way<'_> {
             },
             Some(Out::Nowhere) | None => self.free(frame),
         }
-    }
-
-    /// Whether frames that came by `port` can leave by another.
-    fn leads_out(&self, port: usize) -> bool {
-        self.inputs.get(port).is_some_and(|input| input.peer.is_some())
     }
 
     #[cold]

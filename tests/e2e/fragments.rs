@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::appliance::{Appliance, INSIDE, INSIDE6, OUTSIDE, OUTSIDE6, Pair, at, bring_up};
-use crate::net::{Namespace, need_root, unique};
+use crate::appliance::{INSIDE, INSIDE6, OUTSIDE, OUTSIDE6, Pair, at};
+use crate::mirror::mirror;
+use crate::net::Namespace;
 use crate::stream;
 
 /// Well below what a tap and a test build of the appliance carry: what is lost shall be lost by the flood alone.
@@ -85,17 +86,7 @@ fn a_flood_of_fragments_is_held_within_its_budget_and_harms_no_traffic() {
 
 #[test]
 fn a_mirror_holds_no_frame_back() {
-    need_root();
-    let interface = format!("{}m", unique());
-    let appliance = Appliance::start(&format!(
-        "mode = \"mirror\"\n[[port]]\nname = \"span\"\ndevice = \"net_tap0,iface={interface}\"\n"
-    ));
-    let host = Namespace::new(interface.clone());
-    appliance.give(&interface, &host);
-    bring_up(&host, &interface, INSIDE, INSIDE6);
-    for address in [OUTSIDE, OUTSIDE6] {
-        host.ip(&["neigh", "add", address, "lladdr", "02:00:00:00:00:02", "dev", &interface]);
-    }
+    let (appliance, host) = mirror(1);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| flood(&host, &stop));
@@ -109,4 +100,37 @@ fn a_mirror_holds_no_frame_back() {
     udp.send_to(&[7; 4000], at(OUTSIDE, 53)).unwrap();
     appliance.await_line("a datagram of three fragments", |line| line.to_port(53));
     assert_eq!(appliance.worker_stats()["held_frames"], 0);
+}
+
+#[test]
+fn workers_of_a_mirror_tell_each_other_of_datagrams_and_hold_none() {
+    const DATAGRAMS: u16 = 40;
+    // One has the queue, and the other half of the flows.
+    let (appliance, host) = mirror(2);
+    let sent = |to: &str| {
+        for port in 1..=DATAGRAMS {
+            host.udp(&at(if to == OUTSIDE { INSIDE } else { INSIDE6 }, 0).to_string())
+                .send_to(&[7; 4000], at(to, 1000 + port))
+                .unwrap();
+        }
+    };
+    sent(OUTSIDE);
+    sent(OUTSIDE6);
+    appliance.await_line("the last datagram", |line| {
+        line.to_port(1000 + DATAGRAMS) && line.text.contains(OUTSIDE6)
+    });
+    let tracked = |address: &str| {
+        let lines = appliance.list();
+        let ours =
+            |port| lines.iter().filter(|line| line.to_port(port) && line.text.contains(address)).count();
+        (1001..=1000 + DATAGRAMS).map(ours).all(|found| found == 1)
+    };
+    assert!(tracked(OUTSIDE) && tracked(OUTSIDE6), "{:#?}", appliance.list());
+    let stats = appliance.stats();
+    let sum =
+        |of: &str| stats["workers"].as_array().unwrap().iter().map(|w| w[of].as_u64().unwrap()).sum::<u64>();
+    let sums = ["datagrams_completed", "fragments_held", "fragments_again", "held_frames"].map(sum);
+    let datagrams = u64::from(2 * DATAGRAMS);
+    assert_eq!(sums, [datagrams, 2 * datagrams, 0, 0], "{stats:#}");
+    assert!((10..datagrams - 10).contains(&sum("handed_off")), "{stats:#}");
 }

@@ -14,7 +14,8 @@ use crate::fault::{Fault, planted, slip};
 use crate::key::hash::Hasher;
 use crate::key::{FlowKey, kind};
 use crate::tick::{PER_SECOND, Tick, Ticks};
-use crate::wire::{Addr, Datagram, Family, Fragment};
+use crate::wire::checksum::Sum;
+use crate::wire::{Addr, Datagram, Family, Fragment, noted};
 
 pub use distance::Distances;
 
@@ -35,7 +36,7 @@ pub struct HeldId(pub u32);
 /// What to do with a fragment's frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Reassembly<'a> {
-    /// Keep the frame under this name.
+    /// Keep the frame under this name; where payloads are not kept, do not.
     Held(HeldId),
     /// The last piece: the datagram is whole. The frames held under `held`, if there are any, go where this frame goes,
     /// and before it.
@@ -117,6 +118,8 @@ struct Slot {
     have: u32,
     /// The last piece has come, so `len` is the datagram's length.
     has_last: bool,
+    /// Of the payload, where that is not kept.
+    sum: Sum,
     /// From the first piece.
     proto: u8,
     hop_limit: u8,
@@ -160,6 +163,8 @@ pub struct Fragments {
     distances: Option<Distances>,
     peers: Box<[Peer]>,
     peer_buckets: Box<[u16]>,
+    /// Where payloads are not kept: the start of each slot's.
+    heads: Option<Box<[[u8; noted::HEAD_BYTES]]>>,
     pages: Box<[u8]>,
     free_pages: Vec<u16>,
     free_slots: u16,
@@ -183,10 +188,23 @@ pub const MAX_DATAGRAMS: u16 = 32_768;
 impl Fragments {
     /// Room for `max_datagrams` at once, at least 1 and at most [`MAX_DATAGRAMS`]: the only allocation. About 6 KiB each.
     pub fn new(max_datagrams: u16, hasher: Hasher) -> Self {
+        Self::with_pages(max_datagrams, hasher, PAGES_PER_SLOT)
+    }
+
+    /// As [`Fragments::new`], but of the payloads no more is kept than [`noted`] needs, and no frame is to be held. About
+    /// 2 KiB each.
+    pub fn without_payloads(max_datagrams: u16, hasher: Hasher) -> Self {
+        let mut all = Self::with_pages(max_datagrams, hasher, 0);
+        all.heads = Some(vec![[0; noted::HEAD_BYTES]; all.slots.len()].into_boxed_slice());
+        all
+    }
+
+    fn with_pages(max_datagrams: u16, hasher: Hasher, pages_per_slot: usize) -> Self {
         let slots = usize::from(max_datagrams.clamp(1, MAX_DATAGRAMS));
         let buckets = (slots * 2).next_power_of_two();
         // A single datagram of the greatest length always fits; page numbers stay below `NONE`.
-        let pages = (slots * PAGES_PER_SLOT).max(PAGES_PER_DATAGRAM).min(usize::from(NONE) - 1);
+        let least = if pages_per_slot == 0 { 0 } else { PAGES_PER_DATAGRAM };
+        let pages = (slots * pages_per_slot).max(least).min(usize::from(NONE) - 1);
         let slot = |next: usize| Slot { next: link(next, slots), ..Slot::EMPTY };
         let peer =
             |next: usize| Peer { src: Addr::default(), seen: 0, datagrams: 0, next: link(next, slots) };
@@ -198,6 +216,7 @@ impl Fragments {
             distances: None,
             peers: (1..=slots).map(peer).collect(),
             peer_buckets: vec![NONE; buckets].into_boxed_slice(),
+            heads: None,
             pages: vec![0; pages * PAGE_BYTES].into_boxed_slice(),
             free_pages: (0..pages as u16).rev().collect(),
             free_slots: 0,
@@ -215,6 +234,16 @@ impl Fragments {
     /// Has the distance between fragments of one source counted together with others who put its datagrams together.
     pub fn count_with(&mut self, distances: Distances) {
         self.distances = Some(distances);
+    }
+
+    /// Whether payloads are kept, and frames are to be held.
+    pub fn keeps_payloads(&self) -> bool {
+        self.heads.is_none()
+    }
+
+    /// Datagrams at most.
+    pub fn max_datagrams(&self) -> u16 {
+        self.slots.len() as u16
     }
 
     /// The most frames held for datagrams that wait. Those of discarded datagrams come on top until they are taken: at
@@ -450,6 +479,17 @@ impl Fragments {
     /// Copies a piece's bytes into the datagram's pages. Bytes beyond the greatest length are left out: such a
     /// datagram is never read.
     fn store(&mut self, slot: u16, place: Place, payload: &[u8]) -> Result<(), Full> {
+        if let Some(heads) = &mut self.heads {
+            let payload = &payload[..(place.end - place.start) as usize];
+            // Every piece starts at a multiple of eight, and only the last has an odd end.
+            let entry = &mut self.slots[usize::from(slot)];
+            entry.sum = entry.sum.add(payload);
+            if let Some(to) = heads[usize::from(slot)].get_mut(place.start as usize..) {
+                let kept = to.len().min(payload.len());
+                to[..kept].copy_from_slice(&payload[..kept]);
+            }
+            return Ok(());
+        }
         let start = place.start as usize;
         let end = (place.end as usize).min(PAGES_PER_DATAGRAM * PAGE_BYTES);
         let mut payload = payload;
@@ -482,6 +522,9 @@ impl Fragments {
     }
 
     fn hold(&mut self, slot: u16) -> Result<HeldId, Full> {
+        if self.heads.is_some() {
+            return Ok(self.held_id(slot));
+        }
         while self.frames >= self.frames_max() {
             self.evict_for(slot)?;
         }
@@ -524,7 +567,9 @@ impl Fragments {
             return Reassembly::Discarded;
         }
         let len = entry.len as usize;
-        for (to, page) in self.whole[..len].chunks_mut(PAGE_BYTES).zip(&entry.pages) {
+        let rest = self.heads.is_some().then_some(noted::Rest { bytes: entry.len, sum: entry.sum });
+        let kept = if rest.is_some() { 0 } else { len };
+        for (to, page) in self.whole[..kept].chunks_mut(PAGE_BYTES).zip(&entry.pages) {
             let from = usize::from(*page) * PAGE_BYTES;
             to.copy_from_slice(&self.pages[from..from + to.len()]);
         }
@@ -538,7 +583,11 @@ impl Fragments {
             proto,
             hop_limit,
             ip_bytes,
-            payload: &self.whole[..len],
+            payload: match &self.heads {
+                Some(heads) => &heads[usize::from(slot)][..len.min(noted::HEAD_BYTES)],
+                None => &self.whole[..len],
+            },
+            rest,
         };
         Reassembly::Complete { held, datagram }
     }
@@ -725,6 +774,7 @@ impl Slot {
         len: 0,
         have: 0,
         has_last: false,
+        sum: Sum::ZERO,
         proto: 0,
         hop_limit: 0,
         header_bytes: 0,

@@ -8,7 +8,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use crate::key::FlowKey;
 use crate::key::hash::{Cpu, Hasher};
@@ -22,6 +22,9 @@ const SLOTS: usize = 65_536 - LEARNED_FIRST as usize;
 /// So many zones are handed out at most: the table is never much more than half full, and searches stay short.
 pub const LEARNED_MAX: u32 = 32_768;
 
+/// Of these, tunnels get so many at most: whoever may send what looks like ever new ones leaves VLANs the rest.
+pub const TUNNELS_MAX: u32 = LEARNED_MAX / 2;
+
 /// The slots that a search looks at, at most: what is not found in so many is refused.
 const PROBES: usize = 128;
 
@@ -31,6 +34,15 @@ const RESERVED: u64 = u64::MAX;
 /// What stands in a slot for a pair of tags, beside the tags; a tunnel's has the highest bit instead.
 const VLAN_MARK: u64 = 1 << 62;
 const TUNNEL_MARK: u64 = 1 << 63;
+
+/// Nobody has asked for what stands in the slot since [`Zones::fade`]; whoever does takes the mark off.
+const FADING_MARK: u64 = 1 << 61;
+
+/// A zone was taken back here. Searches go on behind it, and may take it for a word that stands nowhere.
+const LEFT: u64 = 1;
+
+/// Searches that find what they want taken away by others, at most.
+const TRIES: usize = 8;
 
 /// What tells zones apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,11 +159,15 @@ pub struct Zones {
     inner: bool,
     /// In order of their places.
     listed: Box<[(u64, u16)]>,
-    /// What each zone from [`LEARNED_FIRST`] on was handed out to. Written once.
+    /// What each zone from [`LEARNED_FIRST`] on was handed out to.
     slots: Box<[AtomicU64]>,
     /// Of tunnels, whose slot only holds a hash: what an operator wants to read.
     tunnels: Box<[AtomicU64]>,
     learned: AtomicU32,
+    /// Of these, tunnels'.
+    learned_tunnels: AtomicU32,
+    /// No zone is handed out while some are taken back.
+    frozen: AtomicBool,
     default_limit: AtomicU32,
     accounts: Box<[Account]>,
     /// By worker, then by zone: flows made there without a limit, less flows that ended there.
@@ -173,6 +189,8 @@ impl Zones {
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             tunnels: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             learned: AtomicU32::new(0),
+            learned_tunnels: AtomicU32::new(0),
+            frozen: AtomicBool::new(false),
             default_limit: AtomicU32::new(rules.default_limit),
             accounts: (0..=u16::MAX)
                 .map(|_| Account {
@@ -246,45 +264,159 @@ impl Zones {
             kind: 0,
         };
         let about = u64::from(kind as u8) << 48 | u64::from(outer) << 32 | u64::from(id);
-        // All ones would be a reserved slot; one less is as good a hash.
-        let word = (self.hasher.hash(&key) | TUNNEL_MARK).min(RESERVED - 1);
+        // All ones but the mark could be taken for a reserved slot; one less is as good a hash.
+        let word = ((self.hasher.hash(&key) | TUNNEL_MARK) & !FADING_MARK).min((RESERVED & !FADING_MARK) - 1);
         self.learn(word, about, may_learn)
     }
 
-    /// The zone that `word` has, or has from now on. Slots are written once, so all who look for one word take the same
-    /// way and meet in one slot.
+    /// The zone that `word` has, or has from now on. All who look for one word take the same way, and the first free slot
+    /// on it; slots become free only while nobody takes any (see [`Zones::reap`]), so that they meet in one.
     fn learn(&self, word: u64, about: u64, may_learn: bool) -> Option<u16> {
-        let start = spread(word);
-        for step in 0..PROBES {
-            let at = (start + step) % SLOTS;
-            let slot = self.slots.get(at)?;
-            let mut found = slot.load(Ordering::Acquire);
-            if found == 0 {
-                if !may_learn {
-                    return None;
-                }
-                if self.learned.fetch_add(1, Ordering::Relaxed) >= LEARNED_MAX {
-                    self.learned.fetch_sub(1, Ordering::Relaxed);
-                    return None;
-                }
-                match slot.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => {
-                        if about != 0 {
-                            self.tunnels.get(at)?.store(about, Ordering::Release);
-                        }
-                        found = word;
+        // Asked before the search: whoever takes slots back has waited for those who found it open.
+        let may_learn = may_learn && !self.frozen.load(Ordering::Acquire);
+        for _ in 0..TRIES {
+            match self.search(word) {
+                Ok(at) => return u16::try_from(at + usize::from(LEARNED_FIRST)).ok(),
+                Err(Some((at, free))) if may_learn => {
+                    if !self.claim(at, free, word, about)? {
+                        continue;
                     }
-                    Err(other) => {
-                        self.learned.fetch_sub(1, Ordering::Relaxed);
-                        found = other;
-                    }
+                    return u16::try_from(at + usize::from(LEARNED_FIRST)).ok();
                 }
-            }
-            if found == word {
-                return u16::try_from(at + usize::from(LEARNED_FIRST)).ok();
+                Err(_) => return None,
             }
         }
         None
+    }
+
+    /// The slot of `word`; or the first that it could have, and what marks that as free.
+    fn search(&self, word: u64) -> Result<usize, Option<(usize, u64)>> {
+        let start = spread(word);
+        let mut free = None;
+        for step in 0..PROBES {
+            let at = (start + step) % SLOTS;
+            let Some(slot) = self.slots.get(at) else { return Err(None) };
+            let found = slot.load(Ordering::Acquire);
+            // Who takes the mark off and who takes the slot back: one of them comes first.
+            let stays = |found| {
+                found == word
+                    || slot.compare_exchange(found, word, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            };
+            if found & !FADING_MARK == word && (stays(found) || slot.load(Ordering::Acquire) == word) {
+                return Ok(at);
+            }
+            if matches!(found, 0 | LEFT) {
+                free = free.or(Some((at, found)));
+            }
+            if found == 0 {
+                break;
+            }
+        }
+        Err(free)
+    }
+
+    /// Takes a free slot; false if somebody else has taken it, `None` if there are zones enough.
+    fn claim(&self, at: usize, free: u64, word: u64, about: u64) -> Option<bool> {
+        let tunnel = word & TUNNEL_MARK != 0;
+        let take = |count: &AtomicU32, most| {
+            let one_more = count.fetch_add(1, Ordering::Relaxed) < most;
+            if !one_more {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+            one_more
+        };
+        if !take(&self.learned, LEARNED_MAX) {
+            return None;
+        }
+        if tunnel && !take(&self.learned_tunnels, TUNNELS_MAX) {
+            self.learned.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let taken =
+            self.slots.get(at)?.compare_exchange(free, word, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if taken && about != 0 {
+            self.tunnels.get(at)?.store(about, Ordering::Release);
+        }
+        if !taken {
+            self.forget(tunnel);
+        }
+        Some(taken)
+    }
+
+    fn forget(&self, tunnel: bool) {
+        self.learned.fetch_sub(1, Ordering::Relaxed);
+        if tunnel {
+            self.learned_tunnels.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks every zone that was handed out, holds no flow and has no limit of its own. What is asked for afterwards
+    /// loses the mark.
+    pub fn fade(&self) {
+        for (slot, zone) in self.slots.iter().zip(LEARNED_FIRST..=u16::MAX) {
+            let word = slot.load(Ordering::Acquire);
+            if !is_learned(word) || word & FADING_MARK != 0 || !self.is_idle(zone) {
+                continue;
+            }
+            // Taken or asked for meanwhile: then it is not idle.
+            let _ = slot.compare_exchange(word, word | FADING_MARK, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Whether [`Zones::reap`] would take any zone back.
+    pub fn any_faded(&self) -> bool {
+        self.slots.iter().any(|slot| is_faded(slot.load(Ordering::Relaxed)))
+    }
+
+    /// Has no zone handed out until [`Zones::thaw`].
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Release);
+    }
+
+    /// Zones are handed out again.
+    pub fn thaw(&self) {
+        self.frozen.store(false, Ordering::Release);
+    }
+
+    /// Takes back every zone that still bears the mark of [`Zones::fade`]; gives how many. To be called while zones are
+    /// frozen, after every worker has ended the burst that it was at when that began, and longer after `fade` than
+    /// fragments wait: then nobody uses their numbers.
+    pub fn reap(&self) -> u32 {
+        let mut taken_back = 0;
+        for (slot, zone) in self.slots.iter().zip(LEARNED_FIRST..=u16::MAX) {
+            let word = slot.load(Ordering::Acquire);
+            if !is_faded(word)
+                || !self.is_idle(zone)
+                || slot.compare_exchange(word, LEFT, Ordering::AcqRel, Ordering::Acquire).is_err()
+            {
+                continue;
+            }
+            if let Some(about) = self.tunnels.get(usize::from(zone - LEARNED_FIRST)) {
+                about.store(0, Ordering::Release);
+            }
+            self.account(zone).refused.store(0, Ordering::Relaxed);
+            self.forget(word & TUNNEL_MARK != 0);
+            taken_back += 1;
+        }
+        self.shorten();
+        taken_back
+    }
+
+    /// What was left at the end of a way becomes the end. Nobody takes a slot meanwhile, so nothing stands behind it.
+    fn shorten(&self) {
+        // Ways lead around the end: twice.
+        for at in (0..SLOTS).rev().chain((0..SLOTS).rev()) {
+            let (Some(slot), Some(next)) = (self.slots.get(at), self.slots.get((at + 1) % SLOTS)) else {
+                return;
+            };
+            if slot.load(Ordering::Acquire) == LEFT && next.load(Ordering::Acquire) == 0 {
+                slot.store(0, Ordering::Release);
+            }
+        }
+    }
+
+    fn is_idle(&self, zone: u16) -> bool {
+        self.usage(zone).count == 0 && !self.has_own_limit(zone)
     }
 
     fn slot(&self, zone: u16) -> Option<&AtomicU64> {
@@ -299,6 +431,7 @@ impl Zones {
     /// Where a zone comes from.
     pub fn origin(&self, zone: u16) -> Origin {
         let word = self.slot(zone).map_or(0, |slot| slot.load(Ordering::Acquire));
+        let word = if word == RESERVED { word } else { word & !FADING_MARK };
         if word & TUNNEL_MARK != 0 && word != RESERVED {
             let at = usize::from(zone - LEARNED_FIRST);
             let about = self.tunnels.get(at).map_or(0, |about| about.load(Ordering::Acquire));
@@ -426,6 +559,15 @@ impl Member {
         let own = &self.zones.counts[self.worker][usize::from(zone)];
         own.store(own.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
+}
+
+/// Whether a slot was handed out.
+fn is_learned(word: u64) -> bool {
+    word != RESERVED && word & (VLAN_MARK | TUNNEL_MARK) != 0
+}
+
+fn is_faded(word: u64) -> bool {
+    is_learned(word) && word & FADING_MARK != 0
 }
 
 /// A place as one word, exactly.
@@ -574,6 +716,98 @@ mod tests {
         });
         assert!(found.iter().all(|other| *other == found[0]));
         assert_eq!(zones.learned(), 2999);
+    }
+
+    fn round(zones: &Zones) -> u32 {
+        zones.freeze();
+        let taken_back = zones.reap();
+        zones.thaw();
+        zones.fade();
+        taken_back
+    }
+
+    #[test]
+    fn a_zone_that_nobody_asks_for_is_taken_back_and_one_in_use_is_not() {
+        let zones = zones(&Rules { inner: true, ..Rules::default() });
+        let of = |inner: u16| zones.of_tags(0, tags(7, inner), true).unwrap();
+        let tunnel = Tunnel { kind: TunnelKind::Vxlan, id: 5, ends: None };
+        let (asked, filled, limited, idle) = (of(1), of(2), of(3), of(4));
+        let carried = zones.of_tunnel(0, &tunnel, true).unwrap();
+        let member = zones.member(1);
+        assert!(member.admit(filled));
+        zones.set_limit(limited, Some(9));
+        assert_eq!((round(&zones), zones.any_faded()), (0, true));
+        assert_eq!(zones.origin(idle), Origin::Vlan(Place { port_zone: 0, tags: tags(7, 4) }));
+        assert_eq!(of(1), asked);
+        assert_eq!((round(&zones), zones.learned()), (2, 3));
+        assert_eq!([idle, carried].map(|zone| zones.origin(zone)), [Origin::Port; 2]);
+        assert_eq!((of(1), of(2), of(3)), (asked, filled, limited));
+        assert_eq!(zones.of_tags(0, tags(7, 4), false), None);
+        assert_eq!((of(4), zones.of_tunnel(0, &tunnel, true)), (idle, Some(carried)), "free again");
+        member.leave(filled);
+        zones.set_limit(limited, None);
+        assert_eq!((round(&zones), round(&zones)), (0, 5));
+        assert_eq!(zones.learned(), 0);
+        zones.freeze();
+        assert_eq!(zones.of_tags(0, tags(7, 1), true), None);
+    }
+
+    #[test]
+    fn all_zones_can_be_used_up_again_and_again_and_tunnels_leave_half() {
+        let zones = zones(&Rules { inner: true, ..Rules::default() });
+        let vxlan = |id| zones.of_tunnel(0, &Tunnel { kind: TunnelKind::Vxlan, id, ends: None }, true);
+        for turn in 0..3 {
+            let base = turn * 100_000;
+            let found = (base..base + TUNNELS_MAX + 100).filter(|id| vxlan(*id).is_some()).count() as u32;
+            assert_eq!(found, TUNNELS_MAX);
+            let pairs =
+                || (0..TUNNELS_MAX as u16).map(|n| tags(1 + n / 100, 1 + n % 100 + 100 * turn as u16));
+            assert!(pairs().all(|pair| zones.of_tags(0, pair, true).is_some()));
+            assert_eq!(zones.learned(), LEARNED_MAX);
+            round(&zones);
+            assert_eq!((round(&zones), zones.learned()), (LEARNED_MAX, 0));
+            assert!(zones.slots.iter().all(|slot| slot.load(Ordering::Relaxed) == 0), "ways are short again");
+        }
+    }
+
+    /// Words that go about the same way.
+    fn near() -> &'static [u64] {
+        static NEAR: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
+        NEAR.get_or_init(|| {
+            let words = (0..1 << 20).map(|n| VLAN_MARK | n);
+            words.filter(|word| spread(*word).abs_diff(spread(VLAN_MARK)) < 12).take(60).collect()
+        })
+    }
+
+    proptest! {
+        // A round goes over all zones, and a case makes them.
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn what_has_a_zone_keeps_it_until_it_is_taken_back_and_shares_it_with_nobody(
+            // Few starts, so that ways cross.
+            steps in prop::collection::vec((0_u64..60, 0_u8..20), 1..150)
+        ) {
+            let zones = zones(&Rules::default());
+            let near = near();
+            // The zone, and whether it was asked for since the last fading.
+            let mut model: HashMap<u64, (u16, bool)> = HashMap::new();
+            for (n, what) in steps {
+                if what == 0 {
+                    let before = model.len();
+                    model.retain(|_, (_, asked)| *asked);
+                    prop_assert_eq!(round(&zones) as usize, before - model.len());
+                    model.values_mut().for_each(|(_, asked)| *asked = false);
+                    continue;
+                }
+                let word = near[n as usize % near.len()];
+                let zone = zones.learn(word, 0, true).unwrap();
+                prop_assert!(model.iter().all(|(other, (taken, _))| *taken != zone || *other == word));
+                let known = model.entry(word).or_insert((zone, true));
+                prop_assert_eq!(known.0, zone);
+                known.1 = true;
+            }
+            prop_assert_eq!(zones.learned() as usize, model.len());
+        }
     }
 
     #[test]

@@ -225,6 +225,19 @@ impl Mbuf {
         left.is_empty()
     }
 
+    /// Makes the frame one segment of `bytes`, whatever it was; false, and nothing is changed, if a buffer does not hold so
+    /// many.
+    pub fn replace(&mut self, bytes: &[u8]) -> bool {
+        let Ok(length) = u16::try_from(bytes.len()) else { return false };
+        // SAFETY: raw is a live chain that this Mbuf owns alone. The call frees all segments but the first and gives room
+        // for `length` bytes in that one's buffer, or null.
+        let at = unsafe { sys::dpdk_pktmbuf_replace(self.raw.as_ptr(), length) };
+        let Some(at) = NonNull::new(at) else { return false };
+        // SAFETY: as above; `bytes` are borrowed elsewhere, so they lie outside this buffer.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr().cast(), bytes.len()) }
+        true
+    }
+
     /// Moves all bytes into the first segment, for a device that sends no others; false, and nothing is changed, if they
     /// do not fit there.
     pub fn linearize(&mut self) -> bool {

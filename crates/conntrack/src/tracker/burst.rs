@@ -361,13 +361,13 @@ impl Core {
         let (parsed, found) = match wire::parse_untagged(frame.bytes, frame.link, checksum, verify) {
             Ok(parsed) => self.find_place(frame, parsed, Some(frame.zone)),
             Err(tagged) => {
-                let zone = self.zone_of_tags(frame.role, frame.zone, tagged.tags);
-                if zone.is_some_and(|zone| {
+                let known = self.known_zone(frame.zone, tagged.tags);
+                if known.is_some_and(|zone| {
                     self.read_plain::<false>(owners, frame, tagged.shifted(frame.bytes), zone, place)
                 }) {
                     return;
                 }
-                self.find_place(frame, tagged.parse(checksum, verify), zone)
+                self.find_tagged(frame, tagged.tags, tagged.parse(checksum, verify), known)
             }
         };
         let lane = if found.is_some() { Lane::Keyed } else { Lane::Bare };

@@ -38,7 +38,7 @@ use crate::track::reason::Reason;
 use crate::track::settings::Settings;
 use crate::track::timeout::TimeoutKey;
 use crate::track::{Context, Step, generic, gre, icmp, sctp, tcp, udp};
-use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, tcp_flags};
+use crate::wire::{self, Checksum, L4, Link, Packet, Parsed, Untracked, noted, tcp_flags};
 use crate::zone::Member;
 use burst::Found;
 use flows::{Flows, Refused};
@@ -83,7 +83,7 @@ pub struct Outcome {
     pub reason: Option<Reason>,
     pub verdict: Verdict,
     /// The frames held under this id share this frame's verdict, and go before it. If that is to hand off, hand off
-    /// all of them or none.
+    /// all of them or none. Where payloads are not kept, see [`Tracker::note`].
     pub releases: Option<HeldId>,
 }
 
@@ -164,8 +164,18 @@ pub struct Tracker {
     owners: Owners,
     /// Fragments are put together where they enter, not where their hash says.
     meet_at_entry: bool,
+    /// Of the last [`BURST`] datagrams that were handed off, where payloads are not kept.
+    notes: Vec<Note>,
+    next_note: usize,
     /// The latest moment heard of.
     last: Tick,
+}
+
+/// One worker's word to another of a datagram.
+#[derive(Debug)]
+struct Note {
+    bytes: [u8; noted::NOTE_BYTES],
+    length: usize,
 }
 
 /// Everything that a packet meets once it is whole.
@@ -238,6 +248,8 @@ impl Tracker {
             sweep: Sweep::default(),
             owners: Owners::alone(),
             meet_at_entry: true,
+            notes: Vec::new(),
+            next_note: 0,
             last: Tick(0),
         })
     }
@@ -260,6 +272,27 @@ impl Tracker {
             self.fragments.count_with(distances);
         }
         self
+    }
+
+    /// For one that listens only: of fragments no more is kept than their metadata, and their frames are done with at once.
+    /// With several workers a whole datagram goes to the owner of its flow as a note: see [`Tracker::note`].
+    pub fn without_payloads(mut self) -> Self {
+        let max_datagrams = self.fragments.max_datagrams();
+        self.fragments = Fragments::without_payloads(max_datagrams, self.core.hasher);
+        self.notes = (0..BURST).map(|_| Note { bytes: [0; noted::NOTE_BYTES], length: 0 }).collect();
+        self
+    }
+
+    /// Whether [`Verdict::Hold`] means that the frame is to be kept; else it is done with.
+    pub fn keeps_payloads(&self) -> bool {
+        self.fragments.keeps_payloads()
+    }
+
+    /// Where payloads are not kept: what a frame that is handed off is to say instead of what it says, if its outcome
+    /// releases this. Good until [`BURST`] more frames have been tracked. It comes in as [`Link::Note`], in the zone that [`noted::zone`] reads.
+    pub fn note(&self, id: HeldId) -> Option<&[u8]> {
+        let note = self.notes.get(id.0 as usize)?;
+        note.bytes.get(..note.length)
     }
 
     /// Has INVALID and dropped packets recorded, at most [`RECORDS_PER_SECOND`]; see [`Tracker::records`].
@@ -400,9 +433,17 @@ impl Tracker {
             Reassembly::Complete { held, datagram } => {
                 let (parsed, zone) = self.core.read_datagram(frame.role, &datagram, zone);
                 let mut outcome = self.core.on_datagram(now, frame, zone, &parsed, owners, events);
-                let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
-                self.core.counters.datagrams_completed += u64::from(stays);
                 outcome.releases = held;
+                let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
+                if let Some(rest) = datagram.rest.filter(|_| !stays) {
+                    outcome.releases = self.notes.get_mut(self.next_note).map(|note| {
+                        note.length = noted::write(&datagram, rest, zone, &mut note.bytes);
+                        HeldId(self.next_note as u32)
+                    });
+                    // A burst may come in parts, and makes no more of them than there is room for.
+                    self.next_note = (self.next_note + 1) % BURST;
+                }
+                self.core.counters.datagrams_completed += u64::from(stays || datagram.rest.is_some());
                 outcome
             }
         }

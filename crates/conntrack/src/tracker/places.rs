@@ -32,6 +32,19 @@ impl Core {
         }
     }
 
+    /// As [`Core::find_place`], behind tags whose zone is `known` or is learned now: no frame that has no flow costs one.
+    pub(super) fn find_tagged<'a>(
+        &self,
+        frame: &Frame<'a>,
+        tags: Tags,
+        parsed: Parsed<'a>,
+        known: Option<u16>,
+    ) -> (Parsed<'a>, Option<Found>) {
+        let learned = || self.zone_of_tags(frame.role, frame.zone, tags);
+        let zone = if needs_zone(&parsed) { known.or_else(learned) } else { known };
+        self.find_place(frame, parsed, zone)
+    }
+
     fn keyed<'a>(&self, parsed: Parsed<'a>, zone: u16) -> (Parsed<'a>, Option<Found>) {
         let found = match &parsed {
             Parsed::Packet(packet) => self.key(packet, zone),
@@ -73,6 +86,14 @@ impl Core {
         let zones = self.flows.zones.as_ref()?.zones();
         let zone = zones.of_tunnel(outer, &carried.tunnel, self.may_learn(from))?;
         Some((parsed, self.zone_of_tags(from, zone, tags)?))
+    }
+
+    /// The zone of these tags, if they have one already.
+    pub(super) fn known_zone(&self, port_zone: u16, tags: Tags) -> Option<u16> {
+        match &self.flows.zones {
+            None => Some(port_zone),
+            Some(zones) => zones.zones().of_tags(port_zone, tags, false),
+        }
     }
 
     pub(super) fn zone_of_tags(&self, from: Role, port_zone: u16, tags: Tags) -> Option<u16> {

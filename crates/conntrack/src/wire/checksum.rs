@@ -30,6 +30,22 @@ impl Sum {
         Self(sum + u64::from(u32::from_ne_bytes(last)))
     }
 
+    /// Both together.
+    pub const fn plus(self, more: Self) -> Self {
+        // Each is below 2^50, whatever a packet holds; see `add`.
+        Self(self.0.wrapping_add(more.0))
+    }
+
+    /// As it lies here, for [`Sum::from_ne_bytes`].
+    pub const fn to_ne_bytes(self) -> [u8; 8] {
+        self.0.to_ne_bytes()
+    }
+
+    /// What [`Sum::to_ne_bytes`] gave.
+    pub const fn from_ne_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_ne_bytes(bytes))
+    }
+
     /// Whether a sum that includes the checksum field says that nothing was damaged: all ones.
     #[inline(always)]
     pub fn is_right(self) -> bool {

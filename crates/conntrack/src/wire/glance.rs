@@ -54,6 +54,8 @@ pub struct TcpGlance {
 /// Reads what can be read.
 pub fn glance(bytes: &[u8], link: Link) -> Glance {
     let (tags, ip) = match link {
+        // Another worker's words, no frame.
+        Link::Note => return Glance::default(),
         Link::Ip => (Tags::NONE, bytes),
         Link::Ethernet => match ethernet::payload(bytes) {
             Ok((_, ip)) => (Tags::NONE, ip),

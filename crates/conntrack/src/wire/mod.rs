@@ -11,6 +11,7 @@ mod gre;
 pub mod icmp;
 mod ipv4;
 mod ipv6;
+pub mod noted;
 pub mod plain;
 mod sctp;
 mod tcp;
@@ -29,6 +30,8 @@ pub enum Link {
     Ethernet,
     /// An IPv4 or IPv6 header, as the version nibble says.
     Ip,
+    /// Another worker's note of a datagram: see [`noted`]. Never what a device delivered.
+    Note,
 }
 
 /// What the NIC said of a frame's checksums.
@@ -205,7 +208,9 @@ pub struct Datagram<'a> {
     pub hop_limit: u8,
     /// What accounting counts: headers without the fragment header, plus payload.
     pub ip_bytes: u32,
+    /// All of it, or its start where there is a `rest`.
     pub payload: &'a [u8],
+    pub rest: Option<noted::Rest>,
 }
 
 /// What one frame turned out to be.
@@ -342,7 +347,7 @@ pub fn tags(bytes: &[u8], link: Link) -> Tags {
             Err(ethernet::Other::Tagged(tagged)) => tagged.tags,
             Ok(_) | Err(ethernet::Other::Answer(_)) => Tags::NONE,
         },
-        Link::Ip => Tags::NONE,
+        Link::Ip | Link::Note => Tags::NONE,
     }
 }
 
@@ -387,6 +392,7 @@ pub fn parse_untagged(
             Some(_) => Parsed::Malformed(Reason::IpHeader),
             None => Parsed::Malformed(Reason::IpTruncated),
         },
+        Link::Note => noted::read(bytes, Sums::new(Checksum::Unknown, verify)),
     })
 }
 
@@ -401,6 +407,9 @@ pub fn parse_datagram<'a>(datagram: &Datagram<'a>, verify: bool) -> Parsed<'a> {
         ip_bytes: datagram.ip_bytes,
     };
     let sums = Sums::new(Checksum::Unknown, verify);
+    if let Some(rest) = datagram.rest {
+        return noted::parse(ip, datagram.proto, datagram.payload, rest, sums);
+    }
     match datagram.family {
         Family::V4 => transport(ip, datagram.proto, datagram.payload, sums),
         Family::V6 => match ipv6::skip_extensions(datagram.proto, datagram.payload) {
@@ -420,7 +429,7 @@ pub fn parse_unheld<'a>(fragment: &Fragment<'a>, checksum: Checksum, verify: boo
     // The fragment header stays in the packet, and counts.
     let ip_bytes = header_bytes + FRAGMENT_HEADER_BYTES + payload.len() as u32;
     let verify = Sums::new(checksum, verify) != Sums::Accept;
-    parse_datagram(&Datagram { family, src, dst, proto, hop_limit, ip_bytes, payload }, verify)
+    parse_datagram(&Datagram { family, src, dst, proto, hop_limit, ip_bytes, payload, rest: None }, verify)
 }
 
 /// The IPv6 fragment header. RFC 8200 section 4.5

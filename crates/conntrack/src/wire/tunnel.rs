@@ -66,6 +66,7 @@ pub fn quotes_tunnel(quoted: &Quoted) -> bool {
 /// IP packet.
 pub fn carried(frame: &[u8], link: Link) -> Option<Carried<'_>> {
     let (ip, bytes) = match link {
+        Link::Note => return None,
         Link::Ip => (if frame.first()? >> 4 == 6 { Family::V6 } else { Family::V4 }, frame),
         Link::Ethernet => {
             let (ip, bytes) = match ethernet::payload(frame) {
