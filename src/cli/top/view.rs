@@ -172,7 +172,7 @@ fn draw_overview(frame: &mut Frame<'_>, screen: &Screen, now: &Overview, area: R
     let mut states: Vec<_> = now.states.iter().filter(|state| state.entries > 0).collect();
     match screen.order() {
         "name" => states.sort_by(|a, b| (&a.proto, &a.state).cmp(&(&b.proto, &b.state))),
-        _ => states.sort_by(|a, b| b.entries.cmp(&a.entries)),
+        _ => states.sort_by_key(|state| std::cmp::Reverse(state.entries)),
     }
     let rows = states.into_iter().map(|state| {
         let name = if state.state.is_empty() { "-".to_owned() } else { state.state.clone() };
@@ -359,7 +359,7 @@ fn whole(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
