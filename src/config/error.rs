@@ -118,8 +118,9 @@ fn shortened(message: String) -> String {
     if message.len() <= SENTENCE {
         return message;
     }
-    let (head, tail) =
-        (message.floor_char_boundary(SENTENCE / 3), message.ceil_char_boundary(message.len() - SENTENCE / 3));
+    let (head, tail) = (SENTENCE / 3, message.len() - SENTENCE / 3);
+    let head = (0..=head).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+    let tail = (tail..message.len()).find(|&at| message.is_char_boundary(at)).unwrap_or(message.len());
     format!("{}...{}", &message[..head], &message[tail..])
 }
 

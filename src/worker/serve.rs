@@ -299,7 +299,8 @@ mod tests {
                 let (events, expiry_lag) = (&mut Events::none(), Ticks::default());
                 let (tracker, clock, work) = (&mut tracker, &mut clock, &work);
                 let set_running = &mut |_, _| true;
-                let desk = Desk { now, tracker, clock, events, work, expiry_lag, set_running };
+                let following = &mut Following::default();
+                let desk = Desk { now, tracker, clock, events, work, expiry_lag, following, set_running };
                 serve.turn(&worker, desk);
                 if let Some(Ticket { command: Command::Page(page), .. }) = control.next_answer() {
                     return (turn, page.flows.len());

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 # They never end; tests/doors.rs reads them.
-STREAMS = ["/v1/events", "/v1/overview/stream"]
+STREAMS = ["/v1/events", "/v1/dropped", "/v1/trace", "/v1/overview/stream"]
 
 START_S = 30
 
