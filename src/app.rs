@@ -29,8 +29,9 @@ use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
 use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
+use crate::privileges::{self, PrivilegesError, User};
 use crate::telemetry::socket::Board;
-use crate::telemetry::{self, log};
+use crate::telemetry::{self, log, systemd};
 use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use crate::zones::Registry;
@@ -55,6 +56,8 @@ pub enum RunError {
     #[error(transparent)]
     Thread(#[from] ThreadError),
     #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
+    #[error(transparent)]
     Export(#[from] ExportError),
     #[error("the policy has {} rows and may have {}: merge some", .0.0, conntrack::policy::MAX_RULES)]
     Policy(TooManyRules),
@@ -66,12 +69,18 @@ pub enum RunError {
     Runtime(std::io::Error),
 }
 
-/// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`.
-pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), RunError> {
+/// Runs the appliance until SIGINT or SIGTERM, with a configuration that was read from `path`; as `user`, if one is
+/// given, once it has what only root is given.
+pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
     let exports = Prepared::open(&config.export)?;
     let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
+    let home = privileges::folder_to_make(&config.control.socket);
     let doors = control::claim(&config.control)?;
+    if let Some(user) = user {
+        // Who may take the socket away at the end.
+        user.own([Some(config.control.socket.as_path()), home].into_iter().flatten())?;
+    }
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
@@ -132,6 +141,9 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
 
     let board = Arc::new(Board::default());
     let _told = telemetry::socket::register(eal.handle(), &board)?;
+    // Workers and control begin with what is left here.
+    let drivers = ports.iter().map(|port| port.info().driver.as_str());
+    privileges::give_up(user, privileges::needed_by(drivers))?;
     let mut crew = Crew::default();
     for (number, (worker, end)) in ready.into_iter().zip(&ends).enumerate() {
         let core = cores.workers.get(number).copied();
@@ -143,6 +155,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String]) -> Result<(), Run
     let served = serve(config, path, seen, doors, &crew.running);
 
     tracing::info!("stopping");
+    systemd::stopping();
     crew.end()?;
     served
 }

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod format;
 pub mod memory;
 pub mod preflight;
+pub mod privileges;
 pub mod replay;
 pub mod telemetry;
 pub mod worker;

@@ -1,6 +1,8 @@
 //! The host, looked at before DPDK is: what `run` and the chosen devices need, in our own words, each with the
 //! command that mends it. Reads /proc, /sys and /dev; changes nothing and starts nothing.
 
+mod lasting;
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,6 +99,7 @@ const VDEVS: &[&str] = &[
 /// Capabilities, by their numbers in capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_RAWIO: u32 = 17;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_NAMES: &[(u32, &str)] = &[
@@ -120,7 +123,7 @@ pub fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
             continue;
         }
         match device {
-            Device::Pci(address) => pci(host, port, address, &mut report),
+            Device::Pci(address) => pci(host, port, address, needs.dpdk_mib, &mut report),
             Device::Vdev { .. } => vdev(host, port, device, &mut report),
         }
     }
@@ -134,6 +137,13 @@ pub fn fewer_workers(have: usize, could: usize) -> Finding {
          hugepages (`doctor` with `workers = {could}` says how many)"
     );
     Finding { what: "workers".to_owned(), status: Status::Warn, sentence }
+}
+
+/// What [`check`] says, and what is to be known beyond this one start. For `doctor`.
+pub fn check_lasting(host: &Host, needs: &Needs) -> Vec<Finding> {
+    let mut findings = check(host, needs);
+    findings.extend(lasting::check(host, needs));
+    findings
 }
 
 #[derive(Debug, Default)]
@@ -401,7 +411,7 @@ fn list(cpus: &[usize]) -> String {
     cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn pci(host: &Host, port: &str, address: &str, report: &mut Report) {
+fn pci(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Report) {
     let folder = format!("/sys/bus/pci/devices/{address}");
     if !host.exists(&folder) {
         let nics: Vec<String> =
@@ -466,7 +476,7 @@ fn pci(host: &Host, port: &str, address: &str, report: &mut Report) {
         }
         return;
     }
-    vfio(host, port, address, report);
+    vfio(host, port, address, dpdk_mib, report);
 }
 
 /// Class 0x02xxxx: network controllers (PCI Code and ID Assignment).
@@ -474,7 +484,7 @@ fn is_nic(host: &Host, address: &str) -> bool {
     host.text(format!("/sys/bus/pci/devices/{address}/class")).is_some_and(|class| class.starts_with("0x02"))
 }
 
-fn vfio(host: &Host, port: &str, address: &str, report: &mut Report) {
+fn vfio(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Report) {
     const UNSAFE: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
     if host.names("/sys/kernel/iommu_groups").is_empty() {
         match host.text(UNSAFE).as_deref() {
@@ -513,6 +523,24 @@ fn vfio(host: &Host, port: &str, address: &str, report: &mut Report) {
             );
             return;
         }
+    }
+    // The card's memory is locked, and counted against the limit of whoever is not root.
+    let limit = host.text("/proc/self/limits").unwrap_or_default();
+    let locked =
+        limit.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next());
+    if let Some(bytes) = locked.and_then(|soft| soft.parse::<u64>().ok())
+        && bytes < u64::from(dpdk_mib) << 20
+        && !host.has_capability(CAP_IPC_LOCK)
+    {
+        report.fail(
+            port,
+            format!(
+                "this process may lock {} MiB of memory and a card needs {dpdk_mib}: `ulimit -l unlimited`, or \
+                 `LimitMEMLOCK=infinity` in the unit",
+                mib(bytes)
+            ),
+        );
+        return;
     }
     let node = format!("/dev/vfio/{group}");
     match fs::OpenOptions::new().read(true).write(true).open(host.path(&node)) {
@@ -690,12 +718,12 @@ mod tests {
     use super::*;
 
     /// A machine made of files: 4 CPUs, 512 hugepages, root.
-    struct Machine {
+    pub(super) struct Machine {
         folder: tempfile::TempDir,
     }
 
     impl Machine {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let machine = Self { folder: tempfile::tempdir().unwrap() };
             machine
                 .file(&format!("{PAGES_2M}/nr_hugepages"), "512")
@@ -707,7 +735,7 @@ mod tests {
                 .file("/sys/class/net/lo/flags", "0x9")
         }
 
-        fn file(self, path: &str, text: &str) -> Self {
+        pub(super) fn file(self, path: &str, text: &str) -> Self {
             let path = self.folder.path().join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
@@ -721,7 +749,7 @@ mod tests {
             self
         }
 
-        fn nic(self, address: &str, driver: Option<&str>, group: Option<&str>) -> Self {
+        pub(super) fn nic(self, address: &str, driver: Option<&str>, group: Option<&str>) -> Self {
             let folder = format!("/sys/bus/pci/devices/{address}");
             let mut machine = self.file(&format!("{folder}/class"), "0x020000\n");
             if let Some(driver) = driver {
@@ -735,6 +763,10 @@ mod tests {
                     .link(&format!("{folder}/iommu_group"), &kernel);
             }
             machine
+        }
+
+        pub(super) fn root(&self) -> &Path {
+            self.folder.path()
         }
 
         fn check(&self, needs: &Needs) -> Vec<Finding> {
@@ -751,7 +783,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn expect(got: (Status, String), status: Status, words: &str) {
+    pub(super) fn expect(got: (Status, String), status: Status, words: &str) {
         assert!(
             got.0 == status && got.1.contains(words),
             "want {status} with `{words}`, got {}: {}",
@@ -760,7 +792,7 @@ mod tests {
         );
     }
 
-    fn find(findings: &[Finding], what: &str) -> (Status, String) {
+    pub(super) fn find(findings: &[Finding], what: &str) -> (Status, String) {
         let finding = findings.iter().find(|finding| finding.what == what);
         let finding = finding.unwrap_or_else(|| panic!("nothing said of {what}: {findings:?}"));
         (finding.status, finding.sentence.clone())
@@ -870,6 +902,20 @@ mod tests {
         expect(machine.device("03:00.0"), Status::Fail, "/dev/vfio/7 cannot be opened");
         let machine = machine.file("/dev/vfio/7", "");
         expect(machine.device("03:00.0"), Status::Ok, "bound to vfio-pci (IOMMU group 7)");
+        let user = Machine::new()
+            .nic("0000:03:00.0", Some("vfio-pci"), Some("7"))
+            .file("/dev/vfio/7", "")
+            .file("/proc/self/status", "CapEff:\t0\nCpus_allowed_list:\t0-3\n")
+            .file(
+                "/proc/self/limits",
+                "Max locked memory         8388608              8388608              bytes\n",
+            );
+        expect(user.device("03:00.0"), Status::Fail, "may lock 8 MiB of memory and a card needs 64");
+        let user = user.file(
+            "/proc/self/limits",
+            "Max locked memory         unlimited            unlimited            bytes\n",
+        );
+        expect(user.device("03:00.0"), Status::Ok, "bound to vfio-pci");
         let machine = machine.nic("0000:03:00.1", Some("ixgbe"), Some("7"));
         expect(machine.device("03:00.0"), Status::Fail, "shares IOMMU group 7 with 0000:03:00.1");
     }

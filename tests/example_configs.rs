@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dpdk_conntrack::config::{Config, Mode};
+use dpdk_conntrack::config::{Config, Mode, sysctl};
 
 fn load(name: &str) -> Config {
     Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk-config").join(name))
@@ -20,7 +20,7 @@ fn every_file_is_accepted() {
             read += 1;
         }
     }
-    assert!(read >= 3, "demo, inline and mirror were there once");
+    assert!(read >= 4, "demo, inline, mirror and trunk were there once");
 }
 
 #[test]
@@ -67,4 +67,32 @@ fn the_mirror_file_has_nothing_that_could_send() {
     let config = load("mirror.toml");
     assert_eq!(config.mode, Mode::Mirror);
     assert!(config.ports.iter().all(|port| port.peer.is_none()));
+}
+
+#[test]
+fn the_trunk_file_has_the_zones_and_limits_that_it_speaks_of() {
+    let config = load("trunk.toml");
+    assert_eq!(config.ports.iter().map(|port| port.mtu).collect::<Vec<_>>(), [9000, 9000, 1500, 1500]);
+    assert_eq!(config.ports[2].peer, Some(3));
+    let shown = config.to_toml();
+    for words in ["by = \"port_vlan\"", "limit = 200000", "vlan = \"200.7\"", "limit = 50000"] {
+        assert!(shown.contains(words), "{words} is missing:\n{shown}");
+    }
+}
+
+#[test]
+fn every_line_of_the_sysctl_sample_means_something_here() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk-config/conntrack.sysctl");
+    let read = sysctl::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!((read.settings.len(), read.skipped.as_slice()), (10, [].as_slice()));
+}
+
+#[test]
+fn the_folders_guide_names_every_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk-config");
+    let guide = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name == "README.md" || guide.contains(&format!("({name})")), "{name} is not in the guide");
+    }
 }

@@ -9,6 +9,7 @@ use super::{ConfigFile, Done, Failure};
 use crate::app;
 use crate::config::{Config, DEFAULT_PATH, env};
 use crate::preflight::Status;
+use crate::privileges::User;
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
@@ -19,6 +20,9 @@ pub(super) struct Run {
     /// Only say whether the configuration can be used
     #[arg(long)]
     check: bool,
+    /// Become this user once the ports are open; only root can. The control socket is then this user's
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Words for EAL, behind those of the file
     #[arg(last = true, value_name = "EAL")]
     eal: Vec<String>,
@@ -31,7 +35,9 @@ impl Run {
             return Ok(());
         }
         log::init(config.log_level);
-        app::run(&config, &self.config, &self.eal).map_err(|error| Failure::Failed(error.to_string()))
+        let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+        let user = self.user.as_deref().map(User::named).transpose().map_err(|error| failed(&error))?;
+        app::run(&config, &self.config, &self.eal, user.as_ref()).map_err(|error| failed(&error))
     }
 }
 

@@ -30,7 +30,7 @@ pub use export::{Export, Ipfix};
 pub use zones::{Zone, Zones};
 
 /// Where `run` looks when no file is named.
-pub const DEFAULT_PATH: &str = "/etc/dpdk-conntrack.toml";
+pub const DEFAULT_PATH: &str = "/etc/dpdk-conntrack/config.toml";
 
 /// Where the control socket is unless the file says otherwise; clients look here too.
 pub const DEFAULT_SOCKET: &str = "/run/dpdk-conntrack/control.sock";

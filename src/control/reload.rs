@@ -11,7 +11,7 @@ use super::schema::{LastReload, Reloaded};
 use crate::bus::command::Rules;
 use crate::config::diff::differences;
 use crate::config::{Config, ConfigError};
-use crate::telemetry::log;
+use crate::telemetry::{log, systemd};
 
 /// How long the file may take to be read and checked; a megabyte of it takes a tenth of a second.
 const READ: Duration = Duration::from_secs(5);
@@ -58,7 +58,9 @@ impl State {
     }
 
     async fn reload_here(&self) -> Result<Reloaded, Refused> {
+        systemd::reloading();
         let done = self.take_over().await;
+        systemd::reloaded();
         let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
         last.unix_ms = unix_ms();
         last.success = done.is_ok();

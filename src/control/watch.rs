@@ -1,5 +1,5 @@
 //! What is looked at without being asked: how full the tables are, whether workers answer, and the clocks.
-//! Owns no state of the tracker; speaks through the log.
+//! Owns no state of the tracker; speaks through the log and to systemd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::State;
 use crate::bus::command::Command;
 use crate::telemetry::log::Watchman;
+use crate::telemetry::systemd::Service;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ const STATUS_PERIOD: Duration = Duration::from_secs(60);
 /// Runs as long as the control thread does.
 pub(super) async fn run(state: Arc<State>) {
     let mut watchman = Watchman::default();
+    let mut service = Service::default();
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let start = Instant::now();
@@ -35,6 +37,7 @@ pub(super) async fn run(state: Arc<State>) {
         let now = tick.tick().await;
         let stats = state.stats().await;
         watchman.look(&stats, now.into_std());
+        service.look(&stats);
         if now >= status_due {
             status_due = now + STATUS_PERIOD;
             watchman.status(&stats);

@@ -1,0 +1,227 @@
+//! The program as a service: what systemd hears from it on a real notify socket, and what it may still do once it runs.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::{Daemon, command};
+
+const NET_ADMIN: u64 = 1 << 12;
+
+/// A folder with a configuration: two ports, and the socket in a folder that does not exist yet.
+fn folder(devices: [&str; 2]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = folder.path().display();
+    let [inside, outside] = devices;
+    let text = format!(
+        "workers = 1\n[[port]]\nname = \"lan\"\ndevice = \"{inside}\"\nrole = \"inside\"\n[[port]]\nname = \"wan\"\n\
+         device = \"{outside}\"\nrole = \"outside\"\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n\
+         [control]\nsocket = \"{dir}/run/control.sock\"\nhttp = \"off\"\n"
+    );
+    fs::write(folder.path().join("config.toml"), text).unwrap();
+    folder
+}
+
+const NULLS: [&str; 2] = ["net_null0,no-rx=1", "net_null1,no-rx=1"];
+
+/// systemd's end of the notify socket.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(folder: &Path) -> Self {
+        let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Self(socket)
+    }
+
+    /// The lines of the next message.
+    fn next(&self) -> Option<Vec<String>> {
+        let mut bytes = [0; 4096];
+        let len = self.0.recv(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..len]).lines().map(str::to_owned).collect())
+    }
+
+    /// Every line that comes within `span`.
+    fn lines(&self, span: Duration) -> Vec<String> {
+        let begun = Instant::now();
+        let mut lines = Vec::new();
+        while begun.elapsed() < span {
+            lines.extend(self.next().into_iter().flatten());
+        }
+        lines
+    }
+
+    /// The lines up to one that begins so, that one included.
+    #[track_caller]
+    fn until(&self, start: &str) -> Vec<String> {
+        let begun = Instant::now();
+        let mut lines = Vec::new();
+        while begun.elapsed() < Duration::from_secs(20) {
+            lines.extend(self.next().into_iter().flatten());
+            if let Some(at) = lines.iter().position(|line: &String| line.starts_with(start)) {
+                lines.truncate(at + 1);
+                return lines;
+            }
+        }
+        panic!("no line begins with {start}: {lines:?}");
+    }
+}
+
+/// One thread alone stands still until this is dropped.
+struct Stalled(i32);
+
+impl Stalled {
+    fn stall(thread: i32) -> Self {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: no address is handed over; the thread is one of a child of ours.
+        unsafe {
+            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, none, none), 0);
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none), 0);
+            assert_eq!(libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL), thread);
+        }
+        Self(thread)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; the thread goes on.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
+/// The fields of each thread's status, by its name and number.
+fn threads(process: u32) -> BTreeMap<String, BTreeMap<String, String>> {
+    let status = |folder: fs::DirEntry| {
+        let text = fs::read_to_string(folder.path().join("status")).unwrap();
+        let fields: BTreeMap<String, String> = text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+            .collect();
+        (format!("{} {}", fields["Name"], fields["Pid"]), fields)
+    };
+    fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|entry| status(entry.unwrap())).collect()
+}
+
+#[track_caller]
+fn assert_left(process: u32, capabilities: u64, uid: u32) {
+    let threads = threads(process);
+    assert!(threads.len() >= 3, "DPDK has threads of its own: {:?}", threads.keys());
+    for (name, fields) in &threads {
+        let sets = ["CapPrm", "CapEff", "CapBnd"].map(|set| u64::from_str_radix(&fields[set], 16).unwrap());
+        let [permitted, effective, bounding] = sets;
+        assert!(permitted & !capabilities == 0 && effective == permitted, "{name}: {fields:?}");
+        assert_eq!(bounding & !capabilities, 0, "{name}: {fields:?}");
+        assert_eq!(
+            (fields["CapInh"].as_str(), fields["NoNewPrivs"].as_str()),
+            ("0000000000000000", "1"),
+            "{name}"
+        );
+        let ids: Vec<u32> = fields["Uid"].split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(ids, [uid; 4], "{name}");
+    }
+    let main = threads.values().find(|fields| fields["Pid"] == process.to_string()).unwrap();
+    assert_eq!(u64::from_str_radix(&main["CapEff"], 16).unwrap(), capabilities, "what is needed is there");
+}
+
+fn started(folder: tempfile::TempDir, words: &[&str]) -> Daemon {
+    let child = command(folder.path()).args(words).spawn().unwrap();
+    let daemon = Daemon { child, folder };
+    let socket = daemon.folder.path().join("run/control.sock");
+    let begun = Instant::now();
+    while !support::request(&socket, "GET", "/v1/info", "").is_ok_and(|(status, _)| status == 200) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "does not answer: {}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon
+}
+
+#[test]
+fn systemd_hears_ready_once_workers_turn_and_is_fed_only_while_they_do() {
+    let folder = folder(NULLS);
+    let manager = Manager::new(folder.path());
+    let child = command(folder.path())
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .env("WATCHDOG_USEC", "10000000")
+        .spawn()
+        .unwrap();
+    let mut daemon = Daemon { child, folder };
+    manager.until("READY=1");
+    // Whoever waits for the unit may ask at once.
+    let socket = daemon.folder.path().join("run/control.sock");
+    assert_eq!(support::request(&socket, "GET", "/v1/info", "").unwrap().0, 200);
+    let status = manager.until("STATUS=");
+    assert_eq!(status.last().unwrap(), "STATUS=0 of 262144 connections; lan up; wan up");
+    let fed = manager.lines(Duration::from_secs(3)).iter().filter(|line| *line == "WATCHDOG=1").count();
+    assert!((2..=5).contains(&fed), "fed {fed} times in 3 s");
+
+    let worker =
+        threads(daemon.child.id()).into_values().find(|fields| fields["Name"] == "worker-0").unwrap();
+    let stalled = Stalled::stall(worker["Pid"].parse().unwrap());
+    // One look may be under way.
+    manager.until("STATUS=0 of 262144 connections; worker 0 does not answer");
+    let while_stalled = manager.lines(Duration::from_secs(4));
+    assert!(
+        !while_stalled.contains(&"WATCHDOG=1".to_owned()),
+        "fed although a worker hangs: {while_stalled:?}"
+    );
+    drop(stalled);
+    manager.until("WATCHDOG=1");
+
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&daemon.child),
+        rustix::process::Signal::HUP,
+    )
+    .unwrap();
+    manager.until("RELOADING=1");
+    manager.until("READY=1");
+
+    assert_eq!(daemon.stop(), Some(0));
+    let last = manager.lines(Duration::from_secs(1));
+    assert!(last.contains(&"STOPPING=1".to_owned()), "{last:?}");
+    assert!(!last.contains(&"READY=1".to_owned()), "it was ready before: {last:?}");
+}
+
+#[test]
+fn on_devices_without_the_kernel_no_thread_keeps_a_capability() {
+    let daemon = started(folder(NULLS), &[]);
+    assert_left(daemon.child.id(), 0, 0);
+}
+
+#[test]
+fn on_tap_devices_only_net_admin_is_kept() {
+    let daemon = started(folder(["net_tap0,iface=svctap0", "net_tap1,iface=svctap1"]), &[]);
+    assert_left(daemon.child.id(), NET_ADMIN, 0);
+}
+
+#[test]
+fn with_a_user_nothing_of_it_is_root_any_more_and_the_socket_is_that_users() {
+    let nobody = 65534;
+    let mut daemon =
+        started(folder(["net_tap0,iface=svctap2", "net_tap1,iface=svctap3"]), &["--user", "nobody"]);
+    assert_left(daemon.child.id(), NET_ADMIN, nobody);
+    let groups: Vec<String> =
+        threads(daemon.child.id()).into_values().map(|fields| fields["Groups"].clone()).collect();
+    assert!(groups.iter().all(|groups| groups == "65534"), "root's groups are gone: {groups:?}");
+    let socket = daemon.folder.path().join("run/control.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().uid(), nobody);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert!(!socket.exists(), "its owner may take the socket away");
+}
+
+#[test]
+fn an_unknown_user_is_refused_before_anything_starts() {
+    let folder = folder(NULLS);
+    let done = command(folder.path()).args(["--user", "no-such-user-here"]).status().unwrap();
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(done.code(), Some(1), "{log}");
+    assert!(log.contains("adduser --system") && !log.contains("ready in"), "{log}");
+}
