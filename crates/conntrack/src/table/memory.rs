@@ -128,6 +128,8 @@ impl<T> Deref for Region<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
+        #[cfg(test)]
+        reached::count();
         // SAFETY: `take` cut `len` elements of zeroed, aligned memory off for this region alone, T is whole when
         // zero, and the backing lives as long as `self`.
         unsafe { NonNull::slice_from_raw_parts(self.base, self.len).as_ref() }
@@ -137,6 +139,8 @@ impl<T> Deref for Region<T> {
 impl<T> DerefMut for Region<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
+        #[cfg(test)]
+        reached::count();
         // SAFETY: as for `deref`, and `&mut self` is the only way in.
         unsafe { NonNull::slice_from_raw_parts(self.base, self.len).as_mut() }
     }
@@ -146,6 +150,23 @@ impl<T> DerefMut for Region<T> {
 impl<T> fmt::Debug for Region<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Region({})", self.len)
+    }
+}
+
+/// How often the tables' memory is reached into, for the tests that bound it.
+#[cfg(test)]
+pub(crate) mod reached {
+    use std::cell::Cell;
+
+    std::thread_local!(static TIMES: Cell<u64> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        TIMES.set(TIMES.get() + 1);
+    }
+
+    /// So many times by this thread since this was last asked.
+    pub(crate) fn times() -> u64 {
+        TIMES.replace(0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Dialogues: two hosts, `client` and `server`, one tracker between them, and a clock that the test moves.
 
+mod bounds;
 mod bursts;
 mod classic;
 mod dialogue;
