@@ -7,7 +7,7 @@ use hyper::Method;
 use super::client::Client;
 use super::list::Listing;
 use super::{Ask, Done, Failure, Voice};
-use crate::control::schema::{Change, Flow, Flushed};
+use crate::control::schema::{Change, Flow, Flush, Flushed};
 use crate::filter::Filter;
 use crate::format::{Deed, Output};
 
@@ -36,7 +36,7 @@ fn done(flows: u64, what: &str, voice: Voice) -> Done {
 }
 
 pub(super) fn flush(ask: &Ask, voice: Voice) -> Done {
-    let flushed: Flushed = Client::new(&ask.socket)?.send(Method::POST, "/v1/flush", &())?;
+    let flushed: Flushed = Client::new(&ask.socket)?.send(Method::POST, "/v1/flush", &Flush {})?;
     match voice {
         Voice::Own => voice.say(&format!("{} flow entries have been ended.", flushed.flows)),
         Voice::Letters => voice.say("connection tracking table has been emptied."),
