@@ -12,6 +12,7 @@ use conntrack::tick::{Tick, Ticks};
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{BURST, ExpireBudget, Frame, Limits, OnFull, Outcome, Tracker, Verdict};
 use conntrack::wire::{Checksum, Link};
+use conntrack::zone::{Rules, Zones};
 use dpdk_conntrack::memory::{Mapping, Pages};
 
 const USAGE: &str = "\
@@ -134,8 +135,10 @@ impl Rig {
         ];
         let policy = Policy::new(&rules, Action::Drop).expect("two rules");
         let settings = Settings { accounting: true, ..Settings::new(Profile::Linux) };
-        let tracker = Tracker::new(limits, settings, policy, OnFull::EarlyDrop, mapping.into_memory())
+        let mut tracker = Tracker::new(limits, settings, policy, OnFull::EarlyDrop, mapping.into_memory())
             .unwrap_or_else(|error| panic!("{tag}: {error:?}"));
+        // As the appliance: each new flow is counted in its zone.
+        tracker.join(Zones::new(&Rules::default(), 1, [5, 6, 7, 8]).member(0));
         let mut frames = Box::new([[0; 128]; BURST]);
         for frame in frames.iter_mut() {
             template(frame, kind);

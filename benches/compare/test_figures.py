@@ -41,6 +41,16 @@ class Ratios(unittest.TestCase):
         self.assertEqual(told["ratios"]["idealised"]["1000000"], 1.25)
         self.assertNotIn("kernel", told["ratios"])
 
+    def test_a_peer_far_from_where_the_targets_were_set_is_named(self):
+        made = figures(ours=25.0, idealised=20.0, ovs=240.0, rte_hash=45.0)
+        told = {(row["peer"], row["flows"]): row["far_off"] for row in results.document(made, ABOUT)["peers_over_idealised"]}
+        self.assertEqual(told, {
+            ("rte_hash", 1024): True, ("rte_hash", 1_000_000): False, ("ovs", 1024): True, ("ovs", 1_000_000): True,
+        })
+        words = results.markdown(made, ABOUT)
+        self.assertIn("Open vSwitch 12.0 instead of 24.6 at 1,000,000 flows", words)
+        self.assertNotIn("2.3 at 1,000,000", words)
+
     def test_a_ratio_is_taken_within_rounds(self):
         made = Figures()
         for turn, (ours, ovs) in enumerate(((10, 100), (30, 300), (11, 110))):

@@ -236,6 +236,10 @@ pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Res
         }
     };
     let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    // serde takes the members of an object also as a list, which the description does not.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(problem(StatusCode::BAD_REQUEST, "a body is an object: {...}"));
+    }
     serde_json::from_slice(&bytes).map_err(|error| problem(StatusCode::BAD_REQUEST, error))
 }
 
