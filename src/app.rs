@@ -18,6 +18,8 @@ use conntrack::tracker::{Limits, LimitsError, Tracker};
 use dpdk::eal::{self, Eal};
 use dpdk::mempool::Mempool;
 use dpdk::port::RSS_KEY_MAX;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind};
 use tokio::sync::Notify;
 
 use crate::bus::{ControlEnd, Stopper};
@@ -73,6 +75,13 @@ pub enum RunError {
 /// given, once it has what only root is given.
 pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&User>) -> Result<(), RunError> {
     let begun = Instant::now();
+    // First of all: a signal that comes while ports and tables are made ends it as orderly as any other.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
     let exports = Prepared::open(&config.export)?;
     let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
     let home = privileges::folder_to_make(&config.control.socket);
@@ -152,7 +161,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     }
     report::ready(begun);
     let seen = Seen { ports, pool, zones, ends, board, exports: exports.start()? };
-    let served = serve(config, path, seen, doors, &crew.running);
+    let served = serve(config, path, seen, doors, &crew.running, (runtime, signals));
 
     tracing::info!("stopping");
     systemd::stopping();
@@ -316,9 +325,8 @@ fn serve(
     seen: Seen,
     doors: control::Claimed,
     workers: &[Running],
+    (runtime, signals): (Runtime, Signals),
 ) -> Result<(), RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let Seen { ports, pool, zones, ends, board, exports } = seen;
     let ports = Arc::new(ports);
     let hangup = Arc::new(Notify::new());
@@ -341,10 +349,8 @@ fn serve(
         },
         boot_unix_ms: clock::boot_unix_ms(),
     };
-    runtime.block_on(async {
-        let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-        let mut hangups = signal(tokio::signal::unix::SignalKind::hangup())?;
+    let served = runtime.block_on(async {
+        let Signals { mut interrupt, mut terminate, mut hangups } = signals;
         let until = async {
             let mut look = tokio::time::interval(LOOK);
             loop {
@@ -357,11 +363,28 @@ fn serve(
             }
         };
         Ok(control::serve(doors, appliance, until).await?)
-    })
+    });
+    // A read from a disk that does not answer may be under way: the end waits for none of that.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
-fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, RunError> {
-    tokio::signal::unix::signal(kind).map_err(RunError::Runtime)
+/// Those that mean something to the appliance, from now on.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangups: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let of = |kind| tokio::signal::unix::signal(kind).map_err(RunError::Runtime);
+        Ok(Self {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+            hangups: of(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// The key of Woo and Park: the hash of both directions is the same, and depends on the exclusive or of the tuple's

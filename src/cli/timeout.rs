@@ -72,12 +72,17 @@ const FILE_BYTES: u64 = 1 << 20;
 fn read(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
-        io::stdin().lock().take(FILE_BYTES).read_to_string(&mut text)
+        io::stdin().lock().take(FILE_BYTES + 1).read_to_string(&mut text)
     } else {
-        File::open(file).and_then(|file| file.take(FILE_BYTES).read_to_string(&mut text))
+        File::open(file).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text))
     };
     let name = file.display();
     read.map_err(|error| Failure::Usage(format!("{name} cannot be read ({error}): check the path")))?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(Failure::Usage(format!(
+            "{name} has more than {FILE_BYTES} bytes: give the settings alone"
+        )));
+    }
     Ok(text)
 }
 
@@ -137,7 +142,8 @@ pub(super) fn print_what_if(out: &mut impl Write, answer: &WhatIf) -> io::Result
         answer.would_go, answer.entries, answer.entries_then
     )?;
     let cut = between(answer.cut_at_least, answer.cut_at_most);
-    let recorded = print_timeout(Ticks::from_secs(answer.recorded_secs as u32));
+    let recorded =
+        print_timeout(Ticks::from_secs(answer.recorded_secs.min(f64::from(Ticks::MAX.as_secs())) as u32));
     writeln!(
         out,
         "so far: {cut} flows would have been cut that spoke again later (recorded for {recorded})"

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::bus::agreement::{Agreement, Decision};
@@ -24,6 +24,10 @@ const EAGER_LOOKS: u32 = 200;
 /// The rest between two looks: the timer's resolution.
 const REST: Duration = Duration::from_millis(1);
 
+/// Walks over whole tables that may be with the workers at once. Each may stay with a worker for a fifth of a second, and
+/// what everybody waits for stands behind it: however many list, a worker is never taken for stuck because of them.
+const WALKS: usize = 2;
+
 /// Why a question has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
@@ -39,7 +43,10 @@ pub enum NoAnswer {
 
 /// Every worker, as control sees them.
 #[derive(Debug)]
-pub(super) struct Workers(Vec<Mutex<Line>>);
+pub(super) struct Workers {
+    lines: Vec<Mutex<Line>>,
+    walks: Semaphore,
+}
 
 #[derive(Debug)]
 struct Line {
@@ -91,15 +98,19 @@ impl Line {
 impl Workers {
     pub(super) fn new(ends: Vec<ControlEnd>) -> Self {
         let line = |end| Mutex::new(Line { end, next: 0, out: 0, waiting: HashMap::new() });
-        Self(ends.into_iter().map(line).collect())
+        Self { lines: ends.into_iter().map(line).collect(), walks: Semaphore::new(WALKS) }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.lines.len()
     }
 
     /// Sends `command` and waits for it to come back with its answer.
     pub(super) async fn ask(&self, worker: usize, command: Command) -> Result<Command, NoAnswer> {
+        let _place = match command {
+            Command::Page(_) | Command::WhatIf(_) => self.walks.acquire().await.ok(),
+            _ => None,
+        };
         let deadline = Instant::now() + DEADLINE;
         let asked = self.send(worker, command)?;
         self.answer(asked, deadline).await
@@ -134,7 +145,7 @@ impl Workers {
     }
 
     fn send(&self, worker: usize, command: Command) -> Result<Asked, NoAnswer> {
-        let line = self.0.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
+        let line = self.lines.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
         let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
         line.take_answers();
         if line.out >= COMMANDS {
@@ -153,7 +164,7 @@ impl Workers {
 
     async fn answer(&self, mut asked: Asked, deadline: Instant) -> Result<Command, NoAnswer> {
         let worker = asked.worker;
-        let line = self.0.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
+        let line = self.lines.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
         let lock = || line.lock().unwrap_or_else(PoisonError::into_inner);
         let mut looks = 0;
         loop {
@@ -171,41 +182,41 @@ impl Workers {
 
     /// The next event of a worker.
     pub(super) fn next_event(&self, worker: usize) -> Option<Event> {
-        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
+        self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
     }
 
     /// Those of [`Workers::events_lost`] that told of flows' ends.
     pub(super) fn ends_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
-        self.0.iter().map(lost).sum()
+        self.lines.iter().map(lost).sum()
     }
 
     /// The oldest record of an INVALID or dropped packet that a worker keeps; it keeps it no longer.
     pub(super) fn next_record(&self, worker: usize) -> Option<Sighting> {
-        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_record()
+        self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_record()
     }
 
     /// INVALID and dropped packets of which there is no record, since the start.
     pub(super) fn unrecorded(&self) -> u64 {
         let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unrecorded();
-        self.0.iter().map(count).sum()
+        self.lines.iter().map(count).sum()
     }
 
     /// The next packet that a worker followed.
     pub(super) fn next_followed(&self, worker: usize) -> Option<Sighting> {
-        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
+        self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
     }
 
     /// Packets that were meant and not followed, since the start.
     pub(super) fn unfollowed(&self) -> u64 {
         let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unfollowed();
-        self.0.iter().map(count).sum()
+        self.lines.iter().map(count).sum()
     }
 
     /// Events that workers lost on their way here, since the start.
     pub(super) fn events_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.events_lost();
-        self.0.iter().map(lost).sum()
+        self.lines.iter().map(lost).sum()
     }
 }
 

@@ -255,6 +255,7 @@ pub(super) async fn trace(Shared(state): Shared<Arc<State>>, RawQuery(query): Ra
 /// Has every worker follow these packets for so long, or none any more; then nothing is left of those before.
 async fn follow(state: &State, meant: Option<(Filter, Duration)>) -> Result<(), NoAnswer> {
     let (_, boot_ns) = (state.appliance.read_clocks)();
+    let mut failed = Ok(());
     for worker in 0..state.workers.len() {
         let follow = meant.as_ref().map(|&(filter, patience)| {
             let until_ns = boot_ns.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
@@ -263,9 +264,15 @@ async fn follow(state: &State, meant: Option<(Filter, Duration)>) -> Result<(), 
         if meant.is_some() {
             while state.workers.next_followed(worker).is_some() {}
         }
-        state.workers.ask(worker, Command::Follow(follow)).await?;
+        let asked = state.workers.ask(worker, Command::Follow(follow)).await;
+        // To the end all are asked, whoever does not answer; for a beginning one is enough to give it up.
+        match asked {
+            Err(error) if meant.is_some() => return Err(error),
+            Err(error) => failed = Err(error),
+            Ok(_) => {}
+        }
     }
-    Ok(())
+    failed
 }
 
 /// Hands followed packets to their reader until it has enough, its time is over, or it goes.

@@ -433,19 +433,25 @@ async fn flush(Shared(state): Shared<Arc<State>>, request: Request) -> Response 
         Ok(asked) => asked,
         Err(refused) => return refused,
     };
-    let mut flows = 0;
-    for worker in 0..state.workers.len() {
-        let mut part = Flush::new();
-        while part.from.is_some() {
-            part = match state.workers.ask(worker, Command::Flush(part)).await {
-                Ok(Command::Flush(part)) => part,
-                Ok(_) => break,
-                Err(error) => return error.into_response(),
-            };
+    // Once begun it goes on to its end, though whoever asked may go.
+    let flushed = tokio::spawn(async move {
+        let mut flows = 0;
+        for worker in 0..state.workers.len() {
+            let mut part = Flush::new();
+            while part.from.is_some() {
+                part = match state.workers.ask(worker, Command::Flush(part)).await? {
+                    Command::Flush(part) => part,
+                    _ => break,
+                };
+            }
+            flows += part.ended;
         }
-        flows += part.ended;
+        state.ask_afresh().await;
+        tracing::info!(flows, "table flushed");
+        Ok(flows)
+    });
+    match flushed.await.unwrap_or(Err(NoAnswer::Stopping)) {
+        Ok(flows) => Json(Flushed { flows }).into_response(),
+        Err(error) => error.into_response(),
     }
-    state.ask_afresh().await;
-    tracing::info!(flows, "table flushed");
-    Json(Flushed { flows }).into_response()
 }

@@ -131,7 +131,8 @@ fn notes(forecast: &Forecast, settings: &Settings, then: &Timeouts) -> Vec<Strin
     }
     if forecast.cut.at_least != forecast.cut.at_most {
         notes.push(
-            "pauses are recorded by length: whole seconds up to a minute, then in steps of 2 to 25 %; a flow that paused on              several timeouts may count for each"
+            "pauses are recorded by length: whole seconds up to a minute, then in steps of 2 to 25 %; a flow that paused on several \
+             timeouts may count for each"
                 .to_owned(),
         );
     }

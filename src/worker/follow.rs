@@ -15,6 +15,8 @@ const PER_WINDOW: u32 = 100;
 #[derive(Debug, Default)]
 pub(super) struct Following {
     follow: Option<Box<Follow>>,
+    /// Its time is over; whoever asked takes it away.
+    over: bool,
     window: u64,
     left: u32,
 }
@@ -33,12 +35,13 @@ pub(super) struct Followed<'a> {
 impl Following {
     #[inline(always)]
     pub(super) fn is_on(&self) -> bool {
-        self.follow.is_some()
+        self.follow.is_some() && !self.over
     }
 
     /// Takes what is to be followed from now on, and leaves what was in its place.
     pub(super) fn set(&mut self, follow: &mut Option<Box<Follow>>) {
         std::mem::swap(&mut self.follow, follow);
+        self.over = false;
     }
 
     /// Tracks the burst; gives how many packets were meant and not told.
@@ -50,6 +53,7 @@ impl Following {
         events: &mut Events,
     ) -> u64 {
         let Followed { now, frames, handed, .. } = burst;
+        self.over = self.follow.as_deref().is_none_or(|follow| now > follow.until);
         let (mut from, mut untold) = (0, 0);
         for (at, frame) in frames.iter().enumerate() {
             let look = tracker.look(now, frame, handed);

@@ -73,7 +73,7 @@ impl Serve {
             self.since = desk.now;
         }
         let Some(mut ticket) = self.in_hand.take() else { return false };
-        if matches!(ticket.command, Command::Page(_)) {
+        if matches!(ticket.command, Command::Page(_) | Command::WhatIf(_)) {
             let late = desk.now >= self.since.after(PART_TIME);
             if late && self.slices > 0 {
                 bus.answer(ticket);

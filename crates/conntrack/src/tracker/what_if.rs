@@ -2,7 +2,7 @@
 //! spoke again later. Reads the table and what [`super::pauses`] has recorded; changes nothing.
 
 use super::pauses::{Kind, PAUSE_MIN};
-use super::{Between, Cursor, PAGE_SLOTS, Tracker};
+use super::{Between, Cursor, Tracker};
 use crate::tick::{Tick, until};
 use crate::track::timeout::{TimeoutKey, Timeouts};
 
@@ -65,8 +65,11 @@ impl Forecast {
     }
 }
 
+/// Slots of the table that one slice of a forecast looks at: some 4 us, less than a burst.
+const WHAT_IF_SLOTS: u32 = 256;
+
 impl Tracker {
-    /// Says what `timeouts` would do, a slice of the table a call: [`PAGE_SLOTS`] slots from `from` on. Gives where to go
+    /// Says what `timeouts` would do, a slice of the table a call: [`WHAT_IF_SLOTS`] slots from `from` on. Gives where to go
     /// on, or `None` at the end. Call it first with the default cursor and an empty forecast.
     pub fn what_if(
         &self,
@@ -85,7 +88,7 @@ impl Tracker {
             }
             forecast.crowded += flows.pauses.crowded();
         }
-        let end = from.0.saturating_add(PAGE_SLOTS);
+        let end = from.0.saturating_add(WHAT_IF_SLOTS);
         for (_, entry) in flows.table.live(from.0..end) {
             if until(entry.head.deadline, now.low()) <= 0 {
                 continue;
