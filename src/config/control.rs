@@ -25,7 +25,10 @@ pub(super) fn check(file: &ControlFile) -> Checked<Control> {
     let http = http(file.http.as_ref())?;
     let token_file = match &file.token_file {
         Some(path) if !path.get_ref().starts_with('/') => {
-            return problem(path, "control.token_file is an absolute path: /etc/dpdk-conntrack.token, say");
+            return problem(
+                path,
+                "control.token_file is an absolute path: /var/lib/dpdk-conntrack/token, say",
+            );
         }
         path => path.as_ref().map(|path| PathBuf::from(path.get_ref())),
     };

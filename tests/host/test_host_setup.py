@@ -170,6 +170,14 @@ class HostSetup(unittest.TestCase):
         self.told(machine.run("--bind", "0000:00:1f.0"), 1, "is no network card")
         self.told(machine.run("--bind", "0000:09:00.0"), 1, "there is no PCI device 0000:09:00.0")
 
+    def test_a_card_whose_addresses_nobody_can_tell_is_refused(self):
+        machine = Machine(self)
+        machine.card(CARD, interface="eth1", group=7)
+        machine.link("sys/class/net/eth1/device", f"sys/bus/pci/devices/{CARD}")
+        environment = {**os.environ, "HOST_SETUP_ROOT": machine.root, "HOST_SETUP_IP": machine.path("not-there")}
+        refused = subprocess.run([SCRIPT, "--bind", CARD], env=environment, capture_output=True, text=True, timeout=30)
+        self.told(refused, 1, "REFUSED", "iproute2")
+
     def test_a_configuration_says_what_is_needed(self):
         machine = Machine(self)
         machine.card(CARD, group=7)
