@@ -280,7 +280,7 @@ impl Probed {
                 };
                 let exit = match tx[worker].take() {
                     _ if spec.mirror => Exit::Nowhere,
-                    Some(queue) => Exit::Queue(Egress::new(queue, port.info().tx_multi_segment)),
+                    Some(queue) => Exit::Queue(Egress::new(queue, chains && port.info().tx_multi_segment)),
                     None => senders
                         .get(worker % senders.len().max(1))
                         .map_or(Exit::Nowhere, |&to| Exit::Through(to)),

@@ -100,6 +100,9 @@ struct Run {
     end: u32,
 }
 
+/// In [`FlowKey::kind`] of a [`DatagramKey`], above the bits of an ingress: handed here piece by piece.
+const AGAIN: u8 = 0x40;
+
 /// What ties fragments together: source, destination, identification, zone and, in IPv4, the protocol; in the form of a
 /// flow key, for its hash.
 type DatagramKey = FlowKey;
@@ -280,7 +283,9 @@ impl Fragments {
         self.take(now, key, fragment, true)
     }
 
-    /// As [`Fragments::add`], of a datagram that another worker has found whole and handed here piece by piece.
+    /// As [`Fragments::add`], of a datagram that another worker has found whole and handed here piece by piece. Its
+    /// pieces meet no others than such: with those that [`Fragments::add`] was given they could make up a datagram
+    /// that nobody sent, of a flow that is another worker's.
     pub fn add_again(
         &mut self,
         now: Tick,
@@ -290,6 +295,7 @@ impl Fragments {
     ) -> Reassembly<'_> {
         self.expire(now, EXPIRE_PER_FRAGMENT);
         let key = key_of(fragment, zone, ingress);
+        let key = DatagramKey { kind: key.kind | AGAIN, ..key };
         // Other fragments of the source may come by other rings between its pieces; the distance was counted where
         // the datagram was found whole.
         self.take(now, key, fragment, false)

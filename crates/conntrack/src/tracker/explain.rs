@@ -25,7 +25,8 @@ pub struct Explained {
     pub seen: Glance,
     /// Its direction in the flow that it met, or made.
     pub direction: Option<Direction>,
-    /// The flow that it met, as it was before; of a packet that was only INVALID or dropped, as that left it.
+    /// The flow that it met, as it was before. In [`Tracker::records`]: as it was after, and of a packet that was dropped
+    /// on one of the short ways, as its burst left it, since such records are made at the burst's end.
     pub flow: Option<FlowView>,
     /// The number for which a TCP segment was refused or passed over.
     pub missed: Option<Missed>,
@@ -117,13 +118,15 @@ impl Tracker {
     pub fn look<'a>(&self, now: Tick, frame: &Frame<'a>, handed: bool) -> Look<'a> {
         let core = &self.core;
         let (checksum, verify) = (frame.checksum, core.settings.checksum);
-        let (zone, parsed) = match wire::parse_untagged(frame.bytes, frame.link, checksum, verify) {
-            Ok(parsed) => (Some(frame.zone), parsed),
+        let (zone, (parsed, found)) = match wire::parse_untagged(frame.bytes, frame.link, checksum, verify) {
+            Ok(parsed) => (Some(frame.zone), core.find_place(frame, parsed, Some(frame.zone))),
             Err(tagged) => {
-                (core.zone_of_tags(frame.role, frame.zone, tagged.tags), tagged.parse(checksum, verify))
+                let known = core.known_zone(frame.zone, tagged.tags);
+                // Learns no more than tracking is about to.
+                let place = core.find_tagged(frame, tagged.tags, tagged.parse(checksum, verify), known);
+                (known.or_else(|| core.known_zone(frame.zone, tagged.tags)), place)
             }
         };
-        let (parsed, found) = core.find_place(frame, parsed, zone);
         let elsewhere = found.and_then(|found| self.owners.elsewhere(found.hash));
         let own = found.filter(|_| handed || elsewhere.is_none());
         let met = own.as_ref().and_then(|found| core.meet(now, found, &parsed));

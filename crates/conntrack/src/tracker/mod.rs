@@ -289,7 +289,8 @@ impl Tracker {
     }
 
     /// Where payloads are not kept: what a frame that is handed off is to say instead of what it says, if its outcome
-    /// releases this. Good until [`BURST`] more frames have been tracked. It comes in as [`Link::Note`], in the zone that [`noted::zone`] reads.
+    /// releases this. Good until [`BURST`] more notes have been written. It comes in as
+    /// [`Link::Note`], in the zone that [`noted::zone`] reads.
     pub fn note(&self, id: HeldId) -> Option<&[u8]> {
         let note = self.notes.get(id.0 as usize)?;
         note.bytes.get(..note.length)
@@ -414,7 +415,7 @@ impl Tracker {
                 // From anybody but us: whoever puts such datagrams together has done so, and found that the flow is ours.
                 (false, Came::ByRing) => self.meeting_of(fragment, zone, ingress).is_some(),
             };
-        let owners = (several && !again).then_some(&self.owners);
+        let owners = several.then_some(&self.owners);
         let answer = match again {
             true => self.fragments.add_again(now, fragment, zone, ingress),
             false => self.fragments.add(now, fragment, zone, ingress),
@@ -428,11 +429,13 @@ impl Tracker {
             Reassembly::Redundant | Reassembly::Discarded => self.core.dropped(DropReason::Fragment),
             Reassembly::NotHeld => {
                 let parsed = wire::parse_unheld(fragment, frame.checksum, self.core.settings.checksum);
-                self.core.on_datagram(now, frame, zone, &parsed, owners, events)
+                let outcome = self.core.on_datagram(now, frame, zone, &parsed, owners, events);
+                self.core.keep_handed(again, outcome)
             }
             Reassembly::Complete { held, datagram } => {
                 let (parsed, zone) = self.core.read_datagram(frame.role, &datagram, zone);
-                let mut outcome = self.core.on_datagram(now, frame, zone, &parsed, owners, events);
+                let outcome = self.core.on_datagram(now, frame, zone, &parsed, owners, events);
+                let mut outcome = self.core.keep_handed(again, outcome);
                 outcome.releases = held;
                 let stays = !matches!(outcome.verdict, Verdict::HandOff(_));
                 if let Some(rest) = datagram.rest.filter(|_| !stays) {
@@ -615,6 +618,15 @@ impl Core {
             self.record(now, frame, parsed, keyed.as_ref(), &outcome);
         }
         outcome
+    }
+
+    /// What was handed here to be put together `again` is not handed on: were it another's flow, pieces of different
+    /// datagrams would have met, and it is nobody's.
+    fn keep_handed(&mut self, again: bool, outcome: Outcome) -> Outcome {
+        match outcome.verdict {
+            Verdict::HandOff(_) if again => self.dropped(DropReason::Fragment),
+            _ => outcome,
+        }
     }
 
     fn key(&self, packet: &Packet<'_>, zone: u16) -> Option<Found> {

@@ -7,6 +7,7 @@ mod dialogue;
 mod edit;
 mod full;
 mod linux;
+mod meeting;
 mod records;
 mod timeouts;
 mod what_if;

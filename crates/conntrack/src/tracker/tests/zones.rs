@@ -16,7 +16,7 @@ use crate::zone::{By, LEARNED_FIRST, Rules, Zones};
 const PLACES: [&[u16]; 5] = [&[], &[10], &[20], &[10, 20], &[20, 10]];
 
 /// Ethernet, tags, IPv4 without options from 198.18.0.`src` to 198.18.0.`dst`.
-fn frame(tags: &[u16], src: u8, dst: u8, proto: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(tags: &[u16], src: u8, dst: u8, proto: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::from([2; 12]);
     for tag in tags {
         frame.extend_from_slice(&[0x81, 0]);
@@ -243,6 +243,27 @@ fn no_zone_is_given_out_to_a_side_that_may_open_nothing() {
         assert_eq!(bench.send(&there).verdict, Verdict::Forward);
         assert_eq!(from_outside(&mut bench, &back).class, Some(Class::Established));
     }
+}
+
+#[test]
+fn looking_at_a_frame_that_needs_no_zone_learns_none() {
+    let mut bench = Bench::new(&Rules::default());
+    let look = |bench: &Bench, bytes: &[u8]| {
+        let checksum = Checksum::Unknown;
+        let frame = Frame { bytes, link: Link::Ethernet, role: Role::Inside, zone: 0, checksum };
+        bench.tracker.look(Tick(1), &frame, false).zone
+    };
+    // Of a UDP header that is cut short nothing is tracked.
+    let cut = frame(&[10, 20], 1, 2, 17, 0, &[3, 232, 0, 53]);
+    assert_eq!((look(&bench, &cut), bench.zones.learned()), (None, 0));
+    assert_eq!(bench.send(&cut).class, Some(Class::Invalid));
+    assert_eq!(bench.zones.learned(), 0);
+    // One that has a flow is about to learn its zone, which is then known of all.
+    let zone = look(&bench, &udp(&[10, 20], false));
+    assert!(zone.is_some_and(|zone| zone >= LEARNED_FIRST), "{zone:?}");
+    assert_eq!((look(&bench, &cut), bench.zones.learned()), (zone, 1));
+    bench.send(&udp(&[10, 20], false));
+    assert_eq!((bench.flows()[0].zone, bench.zones.learned()), (zone.unwrap(), 1));
 }
 
 #[test]
