@@ -4,7 +4,8 @@
 //!
 //! `CONFORMANCE_CORPUS=DIR` reads another folder than `tests/conformance/corpus`; `CONFORMANCE_ONLY=PREFIX` plays only
 //! scenarios whose name begins so; `CONFORMANCE_SHOW=N` prints N disagreements instead of 5; `CONFORMANCE_WORKERS=1,2,4`
-//! plays each with so many trackers that share the flows, packets entering at any of them.
+//! plays each with so many trackers that share the flows, packets entering at any of them; `2e` is two of which each has
+//! sources of its own, and puts their datagrams together itself.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,36 @@ use agreement::{replay, report};
 const BATCH_LINES: usize = 64;
 const SHOW_DEFAULT: usize = 5;
 
-const WORKERS_DEFAULT: &str = "1,2,4";
+const WORKERS_DEFAULT: &str = "1,2,4,2e";
 
 /// A batch of lines: the file's index, and each line with its number.
 type Batch = (usize, Vec<(usize, String)>);
+
+/// So many trackers, and where fragments meet among them.
+#[derive(Clone, Copy)]
+struct Workers {
+    count: usize,
+    at_entry: bool,
+}
+
+impl Workers {
+    fn parse(word: &str) -> Option<Self> {
+        let (count, at_entry) = word.strip_suffix('e').map_or((word, false), |count| (count, true));
+        let count = count.parse().ok().filter(|count| (1..=64).contains(count))?;
+        Some(Self { count, at_entry })
+    }
+
+    fn player(self) -> Player {
+        let player = Player::with_workers(SCENARIO_FLOWS, self.count);
+        if self.at_entry { player.meeting_at_entry() } else { player }
+    }
+}
+
+impl std::fmt::Display for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.count, if self.at_entry { "e" } else { "" })
+    }
+}
 
 /// What one thread, or all, found.
 #[derive(Default)]
@@ -85,11 +112,10 @@ fn run() -> Result<bool, String> {
         Err(_) => SHOW_DEFAULT,
     };
     let workers = std::env::var("CONFORMANCE_WORKERS").unwrap_or_else(|_| WORKERS_DEFAULT.to_owned());
-    let workers: Vec<usize> = workers
-        .split(',')
-        .map(|word| word.parse().ok().filter(|count| (1..=64).contains(count)))
-        .collect::<Option<_>>()
-        .ok_or_else(|| format!("CONFORMANCE_WORKERS={workers} is no list of numbers from 1 to 64"))?;
+    let workers: Vec<Workers> =
+        workers.split(',').map(Workers::parse).collect::<Option<_>>().ok_or_else(|| {
+            format!("CONFORMANCE_WORKERS={workers} is no list of numbers from 1 to 64, some with an e")
+        })?;
     let files = corpus::files(&folder)?;
     let started = Instant::now();
     let mut totals = play_all(&files, &folder, &only, &workers)?;
@@ -117,8 +143,10 @@ fn run() -> Result<bool, String> {
         totals.scenarios,
         100.0 * totals.touched as f64 / totals.scenarios.max(1) as f64
     );
+    let played: Vec<String> = workers.iter().map(Workers::to_string).collect();
     println!(
-        "played with {workers:?} workers; {} packets were handed from one to another",
+        "played with {} workers; {} packets were handed from one to another",
+        played.join(", "),
         totals.handed_off
     );
     println!(
@@ -136,7 +164,7 @@ fn run() -> Result<bool, String> {
     Ok(totals.disagreements == 0)
 }
 
-fn play_all(files: &[PathBuf], folder: &Path, only: &str, workers: &[usize]) -> Result<Totals, String> {
+fn play_all(files: &[PathBuf], folder: &Path, only: &str, workers: &[Workers]) -> Result<Totals, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (send, receive) = sync_channel::<Batch>(2 * threads);
     // The threads alone hold the receiving end, so that reading stops when all of them have panicked.
@@ -181,11 +209,10 @@ fn play_batches(
     files: &[PathBuf],
     folder: &Path,
     only: &str,
-    workers: &[usize],
+    workers: &[Workers],
 ) -> Totals {
     let mut totals = Totals::default();
-    let mut players: Vec<_> =
-        workers.iter().map(|&count| (count, Player::with_workers(SCENARIO_FLOWS, count))).collect();
+    let mut players: Vec<_> = workers.iter().map(|&workers| (workers, workers.player())).collect();
     loop {
         let next = batches.lock().expect("no thread panics while it waits").recv();
         let Ok((file, lines)) = next else {
@@ -209,7 +236,7 @@ fn play_batches(
 
 fn play_one(
     totals: &mut Totals,
-    players: &mut [(usize, Player)],
+    players: &mut [(Workers, Player)],
     scenario: &Scenario,
     place: (usize, usize),
     folder: &Path,
@@ -226,7 +253,7 @@ fn play_one(
                 "class" => format!("class: {} there, {} here", difference.kernel, difference.ours),
                 field => field.to_owned(),
             });
-            let with = if *workers == 1 { String::new() } else { format!("with {workers} workers\n") };
+            let with = if workers.count == 1 { String::new() } else { format!("with {workers} workers\n") };
             totals.wrong.push(Wrong {
                 place,
                 kind: kind.unwrap_or_default(),

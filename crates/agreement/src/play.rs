@@ -74,6 +74,8 @@ pub struct Player {
     held: HashMap<(usize, HeldId), Kept>,
     /// Chooses where the next packet enters.
     entry: u64,
+    /// Fragments are put together where they enter, and all packets of one source enter at one worker.
+    at_entry: bool,
     handed_off: u64,
     created: u32,
     announced: bool,
@@ -98,6 +100,7 @@ impl Player {
             told: Vec::new(),
             held: HashMap::new(),
             entry: 0,
+            at_entry: false,
             handed_off: 0,
             // One packet makes a few events, and a clock that jumps ends every flow.
             events: Events::with_capacity(4 * max_flows as usize),
@@ -110,6 +113,12 @@ impl Player {
             reason: None,
             max_flows,
         }
+    }
+
+    /// As where each port has one queue: what a source sends enters at one worker, which puts its datagrams together.
+    pub fn meeting_at_entry(mut self) -> Self {
+        self.at_entry = true;
+        self
     }
 
     /// Starts again with an empty table.
@@ -125,7 +134,11 @@ impl Player {
                 Tracker::new(limits(self.max_flows), settings.tracker, policy(), OnFull::DropNew, memory)
                     .expect("the memory is as large as the limits need");
             let owners = Owners::shared(&shares, WorkerId(me as u8)).expect("few workers");
-            worker.tracker = Some(tracker.among(owners, Meeting::Owner(self.distances.clone())));
+            let meeting = match self.at_entry {
+                true => Meeting::Entry,
+                false => Meeting::Owner(self.distances.clone()),
+            };
+            worker.tracker = Some(tracker.among(owners, meeting));
         }
         self.held.clear();
         self.told.clear();
@@ -151,14 +164,30 @@ impl Player {
             Fate::Forwarded => Role::Inside,
             Fate::DroppedIfNew => Role::Outside,
         };
-        // Any worker may be the one that a packet comes to. A multiplier of L'Ecuyer's tables.
-        self.entry = self.entry.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
-        let first = (self.entry >> 33) as usize % self.workers.len();
+        let first = self.enters_at(bytes);
         let outcome = self.deliver(now, first, Sent { bytes, role, checksum }, false);
         out.class = outcome.class;
         out.direction = outcome.direction;
         self.reason = outcome.reason.map(Reason::explain);
         self.show(now, out);
+    }
+
+    /// The worker that a packet comes to: any, or the one of its source. A multiplier of L'Ecuyer's tables.
+    fn enters_at(&mut self, bytes: &[u8]) -> usize {
+        const SPREAD: u64 = 0xd134_2543_de82_ef95;
+        let chosen = if self.at_entry {
+            let source = match bytes.first().map(|first| first >> 4) {
+                Some(4) => bytes.get(12..16),
+                Some(6) => bytes.get(8..24),
+                _ => None,
+            };
+            let add = |sum: u64, byte: &u8| sum.wrapping_add(u64::from(*byte) + 1).wrapping_mul(SPREAD);
+            source.unwrap_or_default().iter().fold(0, add)
+        } else {
+            self.entry = self.entry.wrapping_mul(SPREAD).wrapping_add(1);
+            self.entry
+        };
+        (chosen >> 33) as usize % self.workers.len()
     }
 
     /// Gives a packet to a worker, by a port or by a ring, and follows it until it is where it stays.
