@@ -457,7 +457,9 @@ pub struct ZoneRow {
 pub struct SetLimit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
+    // As u32 it would be described as of 31 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4_294_967_295_i64)]
     pub limit: Option<u32>,
 }
 

@@ -16,7 +16,7 @@ use agreement::play::{Player, SCENARIO_FLOWS};
 use agreement::replay;
 use conntrack::fault::{Fault, plant};
 // What the dialogues, which live beside the tracker, know as their own crate's.
-use conntrack::{event, key, policy, table, tick, track, tracker, wire, zone};
+use conntrack::{event, fragment, key, policy, table, tick, track, tracker, wire, zone};
 
 #[path = "../../../conntrack/src/tracker/tests/mod.rs"]
 mod dialogues;
