@@ -178,15 +178,24 @@ impl Appliance {
         self.stats()["workers"][0].clone()
     }
 
-    /// The counters once `is` holds for them: they are copied out now and then, not for each question.
+    /// The one worker's counters once `is` holds for them.
     pub(crate) fn await_stats(
+        &self,
+        what: &str,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        self.await_all_stats(what, |stats| is(&stats["workers"][0]))["workers"][0].clone()
+    }
+
+    /// All counters once `is` holds for them: they are copied out now and then, not for each question.
+    pub(crate) fn await_all_stats(
         &self,
         what: &str,
         is: impl Fn(&serde_json::Value) -> bool,
     ) -> serde_json::Value {
         let begun = Instant::now();
         loop {
-            let stats = self.worker_stats();
+            let stats = self.stats();
             if is(&stats) {
                 return stats;
             }

@@ -126,11 +126,13 @@ fn workers_of_a_mirror_tell_each_other_of_datagrams_and_hold_none() {
         (1001..=1000 + DATAGRAMS).map(ours).all(|found| found == 1)
     };
     assert!(tracked(OUTSIDE) && tracked(OUTSIDE6), "{:#?}", appliance.list());
-    let stats = appliance.stats();
-    let sum =
-        |of: &str| stats["workers"].as_array().unwrap().iter().map(|w| w[of].as_u64().unwrap()).sum::<u64>();
-    let sums = ["datagrams_completed", "fragments_held", "fragments_again", "held_frames"].map(sum);
+    let sum = |stats: &serde_json::Value, of: &str| {
+        stats["workers"].as_array().unwrap().iter().map(|w| w[of].as_u64().unwrap()).sum::<u64>()
+    };
     let datagrams = u64::from(2 * DATAGRAMS);
-    assert_eq!(sums, [datagrams, 2 * datagrams, 0, 0], "{stats:#}");
-    assert!((10..datagrams - 10).contains(&sum("handed_off")), "{stats:#}");
+    let stats =
+        appliance.await_all_stats("every datagram", |stats| sum(stats, "datagrams_completed") == datagrams);
+    let sums = ["fragments_held", "fragments_again", "held_frames"].map(|of| sum(&stats, of));
+    assert_eq!(sums, [2 * datagrams, 0, 0], "{stats:#}");
+    assert!((10..datagrams - 10).contains(&sum(&stats, "handed_off")), "{stats:#}");
 }
