@@ -21,6 +21,7 @@ from pathlib import Path
 
 START_S = 120
 SETTLE_S = 0.3
+MOVES_S = 20
 SCRAPERS = 100
 # Frames of the load: each stays in a buffer for ever.
 ESTABLISHED = 8_192
@@ -175,9 +176,17 @@ http = "127.0.0.1:{self.port}"
         return json.loads(connection.getresponse().read())
 
     def reading(self):
-        """Packets (asked of the driver, so never an old number) and the worker's CPU nanoseconds."""
-        packets = self.get("/v1/ports")[0]["stats"]["rx_packets"]
-        return packets, int((self.worker / "schedstat").read_text().split()[0])
+        """Packets and the worker's CPU nanoseconds, both of now: control answers for a while with what it read last, so it is
+        asked until the number moves."""
+        first, until = None, time.monotonic() + MOVES_S
+        while True:
+            packets = self.get("/v1/ports")[0]["stats"]["rx_packets"]
+            if first is not None and packets != first:
+                return packets, int((self.worker / "schedstat").read_text().split()[0])
+            if time.monotonic() > until:
+                sys.exit(f"no packet in {MOVES_S} s: the worker gets no CPU time; stop what else runs\n{self.log.read_text()}")
+            first = packets
+            time.sleep(0.002)
 
     def rate(self, seconds):
         """Packets per CPU second, over so long."""
