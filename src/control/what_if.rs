@@ -138,7 +138,7 @@ fn notes(forecast: &Forecast, settings: &Settings, then: &Timeouts) -> Vec<Strin
     }
     if forecast.crowded > 0 {
         notes.push(format!(
-            "{} pauses of flows that paused in more than four ways may count twice",
+            "connections went {} times from pauses with data waiting to pauses without, or back: they may count twice",
             forecast.crowded
         ));
     }

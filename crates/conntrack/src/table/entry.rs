@@ -78,8 +78,10 @@ pub mod status {
     pub const MIRROR: u16 = 64;
     /// The flow's mark is not 0 and lies in [`crate::table::cold`], which sets and clears this.
     pub const MARKED: u16 = 128;
-    /// The upper byte tells flows apart that follow each other in one slot.
-    pub const INCARNATION_SHIFT: u32 = 8;
+    /// The longest pause of this flow is kept; who keeps the pauses sets it.
+    pub const PAUSED: u16 = 256;
+    /// The upper bits tell flows apart that follow each other in one slot.
+    pub const INCARNATION_SHIFT: u32 = 9;
 }
 
 /// 52 bytes that the flow's protocol interprets. All-zero is every protocol's start, and every bit pattern is a

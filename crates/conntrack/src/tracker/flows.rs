@@ -165,7 +165,7 @@ impl Flows {
     #[cold]
     #[inline(never)]
     fn note_pause(&mut self, now: Tick, flow: FlowIndex, before: Head) {
-        self.pauses.note(now, flow, self.table.entry(flow), before);
+        self.pauses.note(now, flow, self.table.entry_mut(flow), before);
     }
 
     /// Counts one packet of `bytes` bytes.

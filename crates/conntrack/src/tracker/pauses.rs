@@ -1,5 +1,5 @@
-//! How long flows were silent before they spoke again: owns each flow's longest pause on each timeout, and how many
-//! flows had a pause of which length. Called for a packet of a flow before its deadline moves; sees no packet.
+//! How long flows were silent before they spoke again: owns each flow's longest pause on the timeout that it last paused
+//! on, and how many flows had a pause of which length. Called for a packet of a flow before its deadline moves; sees no packet.
 //!
 //! A flow is counted once for each timeout, by its longest pause there, because a shorter timeout would have cut it once:
 //! what comes back after that is another flow.
@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::table::FlowIndex;
-use crate::table::entry::{Entry, Head, TIMEOUT_EDITED};
+use crate::table::entry::{Entry, Head, TIMEOUT_EDITED, status};
 use crate::table::memory::{Memory, Region, Zeroed, bytes_of};
 use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::track::tcp::TcpState;
@@ -104,18 +104,14 @@ impl Kind {
     }
 }
 
-/// A flow's longest pauses.
+/// A flow's longest pause on the timeout that it last paused on. One is enough: flows go from one timeout to the next and do
+/// not come back, but for connections that data waits in.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct Longest {
-    /// When the flow was made: a line that an earlier flow in the slot left says another time, by the second at least that
-    /// its pause took.
-    created: u32,
-    /// (Kind, length); length 0 is a free place.
-    by_kind: [(u8, u8); 4],
+    kind: u8,
+    length: u8,
 }
-
-const _: () = assert!(size_of::<Longest>() == 12);
 
 // SAFETY: made of integers only.
 #[allow(unsafe_code)]
@@ -124,7 +120,7 @@ unsafe impl Zeroed for Longest {}
 /// The pauses of all flows, of those that have ended too.
 #[derive(Debug)]
 pub(super) struct Pauses {
-    /// By slab index; touched only for a pause of a second or more.
+    /// By slab index; means something only where [`status::PAUSED`] is set. Touched only for a pause of a second or more.
     longest: Region<Longest>,
     /// Flows by kind and the length of their longest pause on it.
     flows: Vec<[u64; LENGTHS]>,
@@ -132,7 +128,8 @@ pub(super) struct Pauses {
     spans: [u32; SPANS],
     /// When each of them last changed: what a deadline that is older was made of is not known.
     changed: [Tick; TimeoutKey::ALL.len()],
-    /// Pauses of flows that had paused in more ways than there are places.
+    /// Times that a connection's pauses went to or from a timeout for data that waits, from where it may come back: those
+    /// before are counted and no longer known.
     crowded: u64,
 }
 
@@ -182,32 +179,31 @@ impl Pauses {
     }
 
     /// Keeps the pause that a packet has ended. `head` is the flow's as it was.
-    pub(super) fn note(&mut self, now: Tick, flow: FlowIndex, entry: &Entry, head: Head) {
+    pub(super) fn note(&mut self, now: Tick, flow: FlowIndex, entry: &mut Entry, head: Head) {
         let Some((key, silent)) = self.silence(now, head) else { return };
         let length = length_of(silent);
         let Some(line) = self.longest.get_mut(flow.0 as usize) else { return };
         if length == 0 {
             return;
         }
-        if line.created != entry.created {
-            *line = Longest { created: entry.created, ..Longest::default() };
+        if entry.head.status & status::PAUSED == 0 {
+            entry.head.status |= status::PAUSED;
+            *line = Longest::default();
         }
         let kind = Kind::of(entry.key.proto, head, key).0;
-        let known = line.by_kind.iter().position(|&(of, length)| of == kind || length == 0);
-        let place = known.unwrap_or_else(|| {
-            // The shortest makes room; it stays counted.
-            self.crowded += 1;
-            let shortest = (0..line.by_kind.len()).min_by_key(|&place| line.by_kind[place].1).unwrap_or(0);
-            line.by_kind[shortest].1 = 0;
-            shortest
-        });
-        let before = line.by_kind[place].1;
-        let Some(flows) = self.flows.get_mut(usize::from(kind)).filter(|_| before < length) else { return };
-        if before > 0 {
-            flows[usize::from(before)] -= 1;
+        // What it did on another timeout stays counted.
+        if line.length > 0 && line.kind != kind {
+            self.crowded += u64::from(line.kind.max(kind) >= UNACKNOWLEDGED);
+            line.length = 0;
+        }
+        let Some(flows) = self.flows.get_mut(usize::from(kind)).filter(|_| line.length < length) else {
+            return;
+        };
+        if line.length > 0 {
+            flows[usize::from(line.length)] -= 1;
         }
         flows[usize::from(length)] += 1;
-        line.by_kind[place] = (kind, length);
+        *line = Longest { kind, length };
     }
 
     /// How long the flow has been silent, in ticks, and on which timeout: since that last changed at most. `None` where an

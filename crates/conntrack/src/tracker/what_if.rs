@@ -15,7 +15,7 @@ pub struct Forecast {
     pub cut: Between,
     /// By the timeout that the flows are on, as [`TimeoutKey::ALL`].
     pub rows: [Row; TimeoutKey::ALL.len()],
-    /// Pauses of flows that had paused in more ways than are told apart: they may be counted twice.
+    /// How often connections went from pauses with data waiting to pauses without, or back: they may be counted twice.
     pub crowded: u64,
     /// A timeout is asked about that is shorter than the shortest pause that is recorded: more flows than `cut` says may
     /// have had one.

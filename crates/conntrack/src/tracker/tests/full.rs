@@ -5,7 +5,7 @@ use crate::event::Events;
 use crate::policy::{Action, Class, DropReason, Policy, Role, Rule};
 use crate::tick::Tick;
 use crate::track::settings::{Profile, Settings};
-use crate::tracker::{OnFull, Outcome, Tracker, Verdict};
+use crate::tracker::{Limits, OnFull, Outcome, Tracker, Verdict};
 use crate::wire::proto;
 
 const ROOM: u32 = 100;
@@ -131,4 +131,14 @@ fn where_new_must_carry_a_syn_nothing_else_opens_a_flow() {
     let datagram = ipv4(proto::UDP, host(1), SERVER, &udp((1, 2), 0));
     assert_eq!(send(&mut tracker, Role::Inside, &datagram).verdict, Verdict::Forward, "only TCP has a SYN");
     assert_eq!(tracker.len(), 2);
+}
+
+#[test]
+fn a_large_table_takes_at_most_160_bytes_a_flow() {
+    for max_entries in [1_000_000, 16_000_000, 100_000_000] {
+        let limits = Limits { max_entries, max_datagrams: 0, hash_key: [0; 4] };
+        let bytes = Tracker::memory_bytes(&limits).unwrap();
+        let (flow, rest) = (bytes / max_entries as usize, bytes % max_entries as usize);
+        assert!((flow, rest) <= (160, 0), "{max_entries} flows: {flow} bytes and {rest} over all");
+    }
 }

@@ -134,3 +134,13 @@ fn what_an_earlier_flow_in_the_slot_did_is_not_the_next_ones() {
     let second = echo(Client, echo(Client, first).wait_secs(20));
     assert_eq!(numbers(&second, TimeoutKey::Icmp, Ticks::from_secs(20)), (1, 0, 2, 2));
 }
+
+#[test]
+fn pauses_with_and_without_waiting_data_are_counted_apart_and_said_to_be_counted_twice() {
+    let data = seg(ACK | PSH).bytes(9);
+    let idle = Dialogue::linux().established().wait_secs(70).client(seg(ACK));
+    assert_eq!(asked(&idle, &[(TimeoutKey::TcpEstablished, Ticks::from_secs(60))]).crowded, 0);
+    let waiting = idle.client(data).wait_secs(80).server(seg(ACK)).wait_secs(65).client(seg(ACK));
+    let forecast = asked(&waiting, &[(TimeoutKey::TcpUnacknowledged, Ticks::from_secs(60))]);
+    assert_eq!((forecast.cut, forecast.crowded), (Between { at_least: 1, at_most: 1 }, 2));
+}
