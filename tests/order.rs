@@ -20,7 +20,7 @@ use dpdk_conntrack::bus::{self, ControlEnd};
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
-use support::{ipv4, read_pcap, write_pcap};
+use support::{cut, ipv4, read_pcap, write_pcap};
 
 const FLOWS: u16 = 16;
 const MAX_DATAGRAMS: u16 = 64;
@@ -59,13 +59,7 @@ fn datagram(flow: u16, number: u16, pieces: u16) -> Vec<Vec<u8>> {
             if pieces > 1 {
                 let more = if piece + 1 < pieces { 0x2000 } else { 0 };
                 let place = (piece * (PIECE as u16 / 8)) | more;
-                frame[18..20].copy_from_slice(&(flow * 256 + number).to_be_bytes());
-                frame[20..22].copy_from_slice(&place.to_be_bytes());
-                frame[24..26].copy_from_slice(&[0, 0]);
-                let sum: u32 =
-                    frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
-                let sum = (sum & 0xffff) + (sum >> 16);
-                frame[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+                cut(&mut frame, flow * 256 + number, place);
             }
             frame
         })

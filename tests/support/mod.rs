@@ -22,6 +22,16 @@ pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Makes an IPv4 frame a fragment: `place` is what follows the identification, flags and all.
+pub fn cut(frame: &mut [u8], id: u16, place: u16) {
+    frame[18..20].copy_from_slice(&id.to_be_bytes());
+    frame[20..22].copy_from_slice(&place.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0, 0]);
+    let sum: u32 = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    frame[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+}
+
 /// A UDP datagram without a checksum, which IPv4 allows.
 pub fn udp(src: u8, dst: u8, sport: u16, dport: u16) -> Vec<u8> {
     let mut datagram = Vec::new();
