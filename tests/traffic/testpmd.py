@@ -2,9 +2,10 @@
 back. Driven at its prompt; knows nothing of the appliance."""
 
 import os
-import pty
 import re
 import select
+import shutil
+import subprocess
 import threading
 
 import hosts
@@ -33,21 +34,20 @@ class Testpmd:
         ]  # fmt: skip
 
     def __enter__(self):
-        # A terminal, because what it prints to a pipe comes in blocks of 4 kB.
-        self.terminal, theirs = pty.openpty()
-        try:
-            self.process = hosts.start(self.words, self.log, stdin=theirs, stdout=theirs)
-        except FileNotFoundError:
-            raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it") from None
-        finally:
-            os.close(theirs)
+        if not shutil.which("dpdk-testpmd"):
+            raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it")
+        # No terminal: the kernel moves what is typed there by threads of its own, which waited for half a minute where
+        # every CPU was polled on. Into a pipe it would print in blocks of 4 kB; stdbuf makes lines of them.
+        words = ["stdbuf", "-oL", *self.words]
+        self.process = hosts.start(words, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.to, self.of = self.process.stdin.fileno(), self.process.stdout.fileno()
         self.read_until_prompt(20)
         self.let_others_pass()
         return self
 
     def let_others_pass(self):
         """Its forwarding thread never sleeps. Where there are fewer CPUs than such threads, those that sleep would wait
-        for it, seconds at times: the prompt, and the appliance."""
+        for it: the prompt, and the appliance."""
         tasks = f"/proc/{self.process.pid}/task"
         for task in os.listdir(tasks):
             with open(f"{tasks}/{task}/comm") as file:
@@ -56,7 +56,7 @@ class Testpmd:
 
     def __exit__(self, *_):
         try:
-            os.write(self.terminal, b"stop\nquit\n")
+            os.write(self.to, b"stop\nquit\n")
             # Somebody must read its last words, or it waits for ever to be rid of them.
             drain = threading.Thread(target=self.drain, daemon=True)
             drain.start()
@@ -64,11 +64,12 @@ class Testpmd:
         except OSError:
             pass
         hosts.end(self.process, 2)
-        os.close(self.terminal)
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def drain(self):
         try:
-            while os.read(self.terminal, 65536):
+            while os.read(self.of, 65536):
                 pass
         except OSError:
             pass
@@ -76,9 +77,9 @@ class Testpmd:
     def read_until_prompt(self, seconds):
         said = b""
         while not said.endswith(PROMPT):
-            ready, _, _ = select.select([self.terminal], [], [], seconds)
+            ready, _, _ = select.select([self.of], [], [], seconds)
             try:
-                more = os.read(self.terminal, 65536) if ready else b""
+                more = os.read(self.of, 65536) if ready else b""
             except OSError:
                 more = b""
             with open(self.log, "ab") as file:
@@ -90,7 +91,7 @@ class Testpmd:
 
     def tell(self, command, seconds=20):
         """One line at its prompt; gives what it said to that."""
-        os.write(self.terminal, command.encode() + b"\n")
+        os.write(self.to, command.encode() + b"\n")
         return self.read_until_prompt(seconds)
 
     def stop(self):
