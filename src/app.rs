@@ -27,7 +27,7 @@ use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, LastReload, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
-use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed, QueuePair};
+use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed, QueuePair, preloaded};
 use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
@@ -93,7 +93,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let preloaded = preloaded(&specs);
+    let (plan_before, mut findings) = fit(config, &specs, preloaded, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
@@ -107,7 +108,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     }
     let workers = cores.workers.len() as u16;
     // For those workers that are really made.
-    let plan = plan(config, &specs, cores.workers.len());
+    let plan = plan(config, &specs, preloaded, cores.workers.len());
     let Ports { ports, workers: queues, pool } = probed.start(eal.handle(), workers, &plan)?;
 
     let links = handoff::mesh(eal.handle(), workers)?;
@@ -207,7 +208,7 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (_, mut findings) = fit(config, &specs, preloaded(&specs), &mut cores, &Host::here())?;
     findings.extend(export::doctor::look(&config.export));
     findings.extend(doors::look(&config.control));
     Ok(findings)
@@ -218,11 +219,12 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
 fn fit(
     config: &Config,
     specs: &[PortSpec],
+    preloaded: u32,
     cores: &mut Cores,
     host: &Host,
 ) -> Result<(Plan, Vec<Finding>), RunError> {
     let look = |cores: &Cores| -> Result<_, RunError> {
-        let plan = plan(config, specs, cores.workers.len());
+        let plan = plan(config, specs, preloaded, cores.workers.len());
         let findings = preflight::check(host, &needs(config, cores, specs, &plan)?);
         Ok((plan, findings))
     };
@@ -249,10 +251,10 @@ fn sentences(findings: &[Finding]) -> String {
     failed.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect::<Vec<_>>().join("\n")
 }
 
-fn plan(config: &Config, specs: &[PortSpec], workers: usize) -> Plan {
+fn plan(config: &Config, specs: &[PortSpec], preloaded: u32, workers: usize) -> Plan {
     let held: u32 =
         (0..workers).map(|worker| held_frames(datagrams_at_most(config.table.max_datagrams, worker))).sum();
-    Plan::new(specs, workers as u16, held + handoff::frames(workers as u16))
+    Plan::new(specs, workers as u16, held + handoff::frames(workers as u16) + preloaded)
 }
 
 fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Result<Needs, RunError> {
