@@ -10,13 +10,11 @@ use conntrack::table::memory::Memory;
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
 use dpdk::eal::{self, Eal};
-use dpdk_conntrack::bus::command::{Command, Ticket};
-use dpdk_conntrack::bus::report::Snapshot;
-use dpdk_conntrack::bus::{self, ControlEnd};
+use dpdk_conntrack::bus;
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
-use support::{cut, ipv4, write_pcap};
+use support::{cut, ipv4, snapshot, write_pcap};
 
 /// More than a ring between two workers has room for.
 const DATAGRAMS: u16 = 3000;
@@ -31,18 +29,6 @@ fn datagram(number: u16) -> [Vec<u8>; 2] {
     cut(&mut first, number, 0x2000);
     cut(&mut last, number, 3);
     [first, last]
-}
-
-/// A worker's numbers; it turns here until it has told them.
-fn ask(end: &ControlEnd, worker: &mut Worker) -> Snapshot {
-    end.send(Ticket { number: 0, command: Command::Snapshot(Box::default()) }).unwrap();
-    for _ in 0..100_000 {
-        worker.turn();
-        if let Some(Ticket { command: Command::Snapshot(seen), .. }) = end.next_answer() {
-            return *seen;
-        }
-    }
-    panic!("no answer within 100,000 turns");
 }
 
 #[test]
@@ -94,7 +80,7 @@ fn a_note_that_finds_its_ring_full_is_dropped_by_reason_and_no_datagram_is_calle
     while ports.ports[0].stats().rx_packets < frames.len() as u64 {
         listener.turn();
     }
-    let listened = ask(&ends[0], listener);
+    let listened = snapshot(&ends[0], listener);
     let told = listened.tracker.datagrams_completed;
     let lost = listened.tracker.dropped[DropReason::HandOffFull.index()];
     assert_eq!(told, listened.work.handed_off);
@@ -104,7 +90,7 @@ fn a_note_that_finds_its_ring_full_is_dropped_by_reason_and_no_datagram_is_calle
     for _ in 0..1000 {
         owner.turn();
     }
-    let owned = ask(&ends[1], owner);
+    let owned = snapshot(&ends[1], owner);
     assert_eq!((owned.work.handed_in, u64::from(owned.entries)), (told, told));
     drop((workers, ports));
 }

@@ -14,13 +14,11 @@ use conntrack::table::memory::Memory;
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
 use dpdk::eal::{self, Eal, Handle};
-use dpdk_conntrack::bus::command::{Command, Ticket};
-use dpdk_conntrack::bus::report::Snapshot;
-use dpdk_conntrack::bus::{self, ControlEnd};
+use dpdk_conntrack::bus;
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
-use support::{cut, ipv4, read_pcap, write_pcap};
+use support::{cut, ipv4, read_pcap, snapshot, write_pcap};
 
 const FLOWS: u16 = 16;
 const MAX_DATAGRAMS: u16 = 64;
@@ -159,22 +157,10 @@ fn pass(eal: &Handle, folder: &Path, run: usize, shares: &[u16], frames: &[Vec<u
     });
     let mut handed = 0;
     for (end, worker) in ends.iter().zip(&mut workers) {
-        handed += ask(end, worker).work.handed_off;
+        handed += snapshot(end, worker).work.handed_off;
     }
     drop((workers, ports));
     (read_pcap(&output), handed)
-}
-
-/// A worker's numbers; it turns here until it has told them.
-fn ask(end: &ControlEnd, worker: &mut Worker) -> Snapshot {
-    end.send(Ticket { number: 0, command: Command::Snapshot(Box::default()) }).unwrap();
-    for _ in 0..100_000 {
-        worker.turn();
-        if let Some(Ticket { command: Command::Snapshot(seen), .. }) = end.next_answer() {
-            return *seen;
-        }
-    }
-    panic!("no answer within 100,000 turns");
 }
 
 #[test]

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dpdk_conntrack::bus::ControlEnd;
+use dpdk_conntrack::bus::command::{Command as Order, Ticket};
+use dpdk_conntrack::bus::report::Snapshot;
+use dpdk_conntrack::worker::Worker;
+
 /// Ethernet + IPv4 around `payload`, from 198.18.0.`src` to 198.18.0.`dst`.
 pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
@@ -92,6 +97,18 @@ pub fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
         rest = &rest[16 + len..];
     }
     frames
+}
+
+/// A worker's numbers; it turns here until it has told them.
+pub fn snapshot(end: &ControlEnd, worker: &mut Worker) -> Snapshot {
+    end.send(Ticket { number: 0, command: Order::Snapshot(Box::default()) }).unwrap();
+    for _ in 0..100_000 {
+        worker.turn();
+        if let Some(Ticket { command: Order::Snapshot(seen), .. }) = end.next_answer() {
+            return *seen;
+        }
+    }
+    panic!("no answer within 100,000 turns");
 }
 
 /// The program, running on ports that need no privilege.

@@ -18,7 +18,7 @@ BURST = 32
 POLLER_NICE = 5
 
 
-class Testpmd:
+class Testpmd(hosts.Program):
     """One process. `devices` are its ports, in this order; the first is on the link."""
 
     def __init__(self, home, name, devices, forward, queues, options=()):
@@ -33,17 +33,19 @@ class Testpmd:
             f"--burst={BURST}", *options,
         ]  # fmt: skip
 
-    def __enter__(self):
+    def begin(self):
         if not shutil.which("dpdk-testpmd"):
             raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it")
         # No terminal: the kernel moves what is typed there by threads of its own, which waited for half a minute where
         # every CPU was polled on. Into a pipe it would print in blocks of 4 kB; stdbuf makes lines of them.
         words = ["stdbuf", "-oL", *self.words]
-        self.process = hosts.start(words, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.to, self.of = self.process.stdin.fileno(), self.process.stdout.fileno()
+        process = hosts.start(words, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.to, self.of = process.stdin.fileno(), process.stdout.fileno()
+        return process
+
+    def await_ready(self):
         self.read_until_prompt(20)
         self.let_others_pass()
-        return self
 
     def let_others_pass(self):
         """Its forwarding thread never sleeps. Where there are fewer CPUs than such threads, those that sleep would wait
