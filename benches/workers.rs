@@ -26,7 +26,7 @@ use dpdk::eal::{self, Eal, Handle};
 use dpdk_conntrack::bus::command::{Command, Ticket};
 use dpdk_conntrack::bus::report::Snapshot;
 use dpdk_conntrack::bus::{self, ControlEnd};
-use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
+use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports, preloaded};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff};
 
@@ -202,7 +202,7 @@ impl Rig {
         let sink = format!("net_null{number},no-rx=1");
         let specs = [spec("in", device, Role::Inside), spec("out", sink, Role::Outside)];
         let workers = queues.len() as u16;
-        let mut plan = Plan::new(&specs, workers, 0);
+        let mut plan = Plan::new(&specs, workers, preloaded(&specs));
         plan.pool.frame_room = 512;
         plan.pool.name = format!("bench{number}");
         let mut ports = Ports::open(eal, &specs, workers, &plan).expect("ports");

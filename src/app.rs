@@ -27,7 +27,7 @@ use crate::config::print::{mode_word, on_full_word, profile_word, role_word};
 use crate::config::{Config, Mode, Rss, Workers};
 use crate::control::schema::{Info, LastReload, PoolStats, PortInfo, PortRow, PortStats};
 use crate::control::{self, Appliance, ControlError, PortDoors};
-use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed};
+use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed, QueuePair, preloaded};
 use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
 use crate::preflight::{self, Finding, Host, Needs, Status};
@@ -93,7 +93,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     let http = doors.http_addr();
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (plan_before, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let preloaded = preloaded(&specs);
+    let (plan_before, mut findings) = fit(config, &specs, preloaded, &mut cores, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
@@ -107,7 +108,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     }
     let workers = cores.workers.len() as u16;
     // For those workers that are really made.
-    let plan = plan(config, &specs, cores.workers.len());
+    let plan = plan(config, &specs, preloaded, cores.workers.len());
     let Ports { ports, workers: queues, pool } = probed.start(eal.handle(), workers, &plan)?;
 
     let links = handoff::mesh(eal.handle(), workers)?;
@@ -118,10 +119,13 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     // Tunnels are told apart by a secret of their own.
     let zones = Registry::new(config, usize::from(workers), words(&random()?));
     let meeting = meeting(&ports);
+    let waits = waiters(&meeting, &queues);
+    let waiters = waits.iter().filter(|&&waits| waits).count();
     for (number, (queues, links)) in queues.into_iter().zip(links).enumerate() {
         let core = cores.workers.get(number).copied();
-        let (limits, owners) = part(config, hash_key, &shares, number);
-        let max_datagrams = limits.max_datagrams;
+        let max_datagrams = datagrams_of(config.table.max_datagrams, waiters, waits[number]);
+        let (max_entries, owners) = part(config, &shares, number);
+        let limits = Limits { max_entries, max_datagrams, hash_key };
         let meeting = meeting.clone();
         let (mut tracker, on) = worker::on_core(core, || tracker(config, limits, owners, meeting))?;
         tracker.join(zones.member(number));
@@ -204,7 +208,7 @@ impl Drop for Crew {
 pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (_, mut findings) = fit(config, &specs, &mut cores, &Host::here())?;
+    let (_, mut findings) = fit(config, &specs, preloaded(&specs), &mut cores, &Host::here())?;
     findings.extend(export::doctor::look(&config.export));
     findings.extend(doors::look(&config.control));
     Ok(findings)
@@ -215,11 +219,12 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
 fn fit(
     config: &Config,
     specs: &[PortSpec],
+    preloaded: u32,
     cores: &mut Cores,
     host: &Host,
 ) -> Result<(Plan, Vec<Finding>), RunError> {
     let look = |cores: &Cores| -> Result<_, RunError> {
-        let plan = plan(config, specs, cores.workers.len());
+        let plan = plan(config, specs, preloaded, cores.workers.len());
         let findings = preflight::check(host, &needs(config, cores, specs, &plan)?);
         Ok((plan, findings))
     };
@@ -246,17 +251,18 @@ fn sentences(findings: &[Finding]) -> String {
     failed.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect::<Vec<_>>().join("\n")
 }
 
-fn plan(config: &Config, specs: &[PortSpec], workers: usize) -> Plan {
+fn plan(config: &Config, specs: &[PortSpec], preloaded: u32, workers: usize) -> Plan {
     let held: u32 =
-        (0..workers).map(|_| held_frames(datagrams_of(config.table.max_datagrams, workers))).sum();
-    Plan::new(specs, workers as u16, held + handoff::frames(workers as u16))
+        (0..workers).map(|worker| held_frames(datagrams_at_most(config.table.max_datagrams, worker))).sum();
+    Plan::new(specs, workers as u16, held + handoff::frames(workers as u16) + preloaded)
 }
 
 fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Result<Needs, RunError> {
     let shares = shares(config, cores.workers.len());
     let mut table_bytes = 0;
     for worker in 0..shares.len() {
-        let (limits, _) = part(config, [0; 4], &shares, worker);
+        let max_datagrams = datagrams_at_most(config.table.max_datagrams, worker);
+        let limits = Limits { max_entries: part(config, &shares, worker).0, max_datagrams, hash_key: [0; 4] };
         table_bytes += Tracker::memory_bytes(&limits).map_err(RunError::Table)?;
     }
     Ok(Needs {
@@ -275,20 +281,32 @@ fn shares(config: &Config, workers: usize) -> Vec<u16> {
     config.worker.shares.clone().filter(|shares| shares.len() == workers).unwrap_or_else(|| vec![1; workers])
 }
 
-/// What one of the workers may hold, and what it owns. The limits are the appliance's, divided as the flows are: the
-/// hash fills the parts evenly.
-fn part(config: &Config, hash_key: [u64; 4], shares: &[u16], worker: usize) -> (Limits, Owners) {
+/// How many flows one of the workers may hold, and which it owns. The limit is the appliance's, divided as the flows are:
+/// the hash fills the parts evenly.
+fn part(config: &Config, shares: &[u16], worker: usize) -> (u32, Owners) {
     let me = WorkerId(worker as u8);
     let owners = Owners::shared(shares, me).unwrap_or(Owners::alone());
     let part = (u64::from(config.table.max_entries) * owners.slots_of(me) as u64).div_ceil(SLOTS as u64);
-    let max_datagrams = datagrams_of(config.table.max_datagrams, shares.len());
-    (Limits { max_entries: (part as u32).max(1), max_datagrams, hash_key }, owners)
+    ((part as u32).max(1), owners)
 }
 
-/// Datagrams that one of the workers puts together at once. Which one that is has nothing to do with whose the flow is;
-/// each has some room, so that a few long ones do not push each other out.
-fn datagrams_of(all: u16, workers: usize) -> u16 {
-    all.div_ceil(workers.max(1) as u16).max(all.min(64))
+/// Datagrams that one of the workers puts together at once, where so many of them wait for fragments. Which one that is has
+/// nothing to do with whose the flow is; each has some room, so that a few long ones do not push each other out. One that
+/// waits for none puts together what others have found whole.
+fn datagrams_of(all: u16, waiters: usize, waits: bool) -> u16 {
+    let some = all.min(64);
+    if waits { all.div_ceil(waiters.max(1) as u16).max(some) } else { some }
+}
+
+/// The same, so that the workers have room for it together, before it is known which of them wait.
+fn datagrams_at_most(all: u16, worker: usize) -> u16 {
+    datagrams_of(all, 1, worker == 0)
+}
+
+/// By worker, whether it waits for fragments. Where they meet as they enter, only those do that receive.
+fn waiters(meeting: &Meeting, queues: &[Vec<QueuePair>]) -> Vec<bool> {
+    let receives = |pairs: &Vec<QueuePair>| pairs.iter().any(|pair| pair.ingress.has_queue());
+    queues.iter().map(|pairs| matches!(meeting, Meeting::Owner(_)) || receives(pairs)).collect()
 }
 
 /// Random bytes of the kernel.
@@ -462,8 +480,8 @@ fn tracker(
 
 fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
     let entries = |worker| {
-        let (limits, owners) = part(config, [0; 4], shares, worker);
-        if owners.slots_of(WorkerId(worker as u8)) == 0 { 0 } else { u64::from(limits.max_entries) }
+        let (max_entries, owners) = part(config, shares, worker);
+        if owners.slots_of(WorkerId(worker as u8)) == 0 { 0 } else { u64::from(max_entries) }
     };
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -545,5 +563,28 @@ fn port_stats(port: &OpenPort) -> PortStats {
         tx_packets: stats.tx_packets,
         tx_bytes: stats.tx_bytes,
         tx_errors: stats.tx_errors,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_datagrams_divides_them_and_no_division_needs_more_than_was_planned() {
+        assert_eq!((datagrams_of(1024, 2, true), datagrams_of(1024, 2, false)), (512, 64));
+        assert_eq!((datagrams_of(1024, 64, true), datagrams_of(5, 2, true)), (64, 5));
+        for all in [1, 5, 64, 100, 1024, 32_768] {
+            for workers in 1..=64 {
+                let planned: u32 =
+                    (0..workers).map(|worker| held_frames(datagrams_at_most(all, worker))).sum();
+                for waiters in 1..=workers {
+                    let taken: u32 = (0..workers)
+                        .map(|worker| held_frames(datagrams_of(all, waiters, worker < waiters)))
+                        .sum();
+                    assert!(taken <= planned, "{waiters} of {workers} wait for {all}: {taken} > {planned}");
+                }
+            }
+        }
     }
 }

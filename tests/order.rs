@@ -14,13 +14,11 @@ use conntrack::table::memory::Memory;
 use conntrack::track::settings::{Profile, Settings};
 use conntrack::tracker::{ExpireBudget, Limits, OnFull, Tracker};
 use dpdk::eal::{self, Eal, Handle};
-use dpdk_conntrack::bus::command::{Command, Ticket};
-use dpdk_conntrack::bus::report::Snapshot;
-use dpdk_conntrack::bus::{self, ControlEnd};
+use dpdk_conntrack::bus;
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
-use support::{ipv4, read_pcap, write_pcap};
+use support::{cut, ipv4, read_pcap, snapshot, write_pcap};
 
 const FLOWS: u16 = 16;
 const MAX_DATAGRAMS: u16 = 64;
@@ -59,13 +57,7 @@ fn datagram(flow: u16, number: u16, pieces: u16) -> Vec<Vec<u8>> {
             if pieces > 1 {
                 let more = if piece + 1 < pieces { 0x2000 } else { 0 };
                 let place = (piece * (PIECE as u16 / 8)) | more;
-                frame[18..20].copy_from_slice(&(flow * 256 + number).to_be_bytes());
-                frame[20..22].copy_from_slice(&place.to_be_bytes());
-                frame[24..26].copy_from_slice(&[0, 0]);
-                let sum: u32 =
-                    frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
-                let sum = (sum & 0xffff) + (sum >> 16);
-                frame[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+                cut(&mut frame, flow * 256 + number, place);
             }
             frame
         })
@@ -165,22 +157,10 @@ fn pass(eal: &Handle, folder: &Path, run: usize, shares: &[u16], frames: &[Vec<u
     });
     let mut handed = 0;
     for (end, worker) in ends.iter().zip(&mut workers) {
-        handed += ask(end, worker).work.handed_off;
+        handed += snapshot(end, worker).work.handed_off;
     }
     drop((workers, ports));
     (read_pcap(&output), handed)
-}
-
-/// A worker's numbers; it turns here until it has told them.
-fn ask(end: &ControlEnd, worker: &mut Worker) -> Snapshot {
-    end.send(Ticket { number: 0, command: Command::Snapshot(Box::default()) }).unwrap();
-    for _ in 0..100_000 {
-        worker.turn();
-        if let Some(Ticket { command: Command::Snapshot(seen), .. }) = end.next_answer() {
-            return *seen;
-        }
-    }
-    panic!("no answer within 100,000 turns");
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub struct Flow {
     pub timeout_secs: u32,
     /// The timeout that the deadline came from, such as `tcp.established`.
     pub timeout: String,
-    /// Milliseconds since the machine booted.
+    /// Milliseconds since the machine booted. It is known for 198 days (2^32 ticks of 4 ms); a flow older than that
+    /// seems so many days younger.
     pub created_boot_ms: u64,
     pub original: FlowTuple,
     pub reply: FlowTuple,

@@ -1,6 +1,7 @@
 //! Frames from and to DPDK ports: opens every port of the appliance with a queue pair for each worker, shows received
 //! frames as the tracker wants them, and sends what it lets through.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::Path;
 
@@ -82,7 +83,8 @@ pub struct Plan {
 const DESCRIPTORS: u16 = 1024;
 
 impl Plan {
-    /// For `workers` workers on each of `ports`, with up to `held` frames kept back (fragments).
+    /// For `workers` workers on each of `ports`, with up to `held` frames kept back: as fragments, in rings, and those that
+    /// are [`preloaded`].
     pub fn new(ports: &[PortSpec], workers: u16, held: u32) -> Self {
         let cache = 256;
         let queues = ports.len() as u32 * u32::from(workers);
@@ -90,8 +92,7 @@ impl Plan {
         // its size; a half goes to drivers that prepare more than they show.
         let busy = queues * 2 * u32::from(DESCRIPTORS)
             + (u32::from(workers) + 1) * (cache * 3 / 2 + 4 * burst::CAPACITY as u32)
-            + held
-            + ports.iter().map(|port| preloaded(&port.device)).sum::<u32>();
+            + held;
         let mbufs = (busy + busy / 4).next_power_of_two() - 1;
         let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         // A whole frame fits one buffer, so that hardware never chains them.
@@ -111,19 +112,24 @@ impl Plan {
     }
 }
 
-/// Buffers that a device keeps for itself for good: net_pcap, told to go through its captures again and again, has read
-/// them into buffers before it receives the first frame.
-fn preloaded(device: &Device) -> u32 {
-    let again = device.arg("infinite_rx").and_then(|value| value.parse::<u32>().ok()).unwrap_or_default() > 0;
-    if device.vdev_driver() != Some("net_pcap") || !again {
-        return 0;
-    }
+/// Buffers that devices keep for themselves for good: net_pcap, told to go through its captures again and again, has read
+/// them into buffers before it receives the first frame. Reads the captures, each once.
+pub fn preloaded(ports: &[PortSpec]) -> u32 {
     // What cannot be read the device will refuse, and say why.
     let frames = |path: &str| {
         let mut capture = Capture::open(Path::new(path)).ok()?;
         Some(std::iter::from_fn(|| capture.next_frame().ok().flatten().map(|_| ())).count() as u32)
     };
-    device.args("rx_pcap").filter_map(frames).sum()
+    let again = |device: &Device| {
+        let word = device.arg("infinite_rx").and_then(|value| value.parse::<u32>().ok());
+        device.vdev_driver() == Some("net_pcap") && word.is_some_and(|word| word > 0)
+    };
+    let devices = ports.iter().map(|port| &port.device).filter(|device| again(device));
+    let mut read = BTreeMap::new();
+    devices
+        .flat_map(|device| device.args("rx_pcap"))
+        .map(|path| *read.entry(path).or_insert_with(|| frames(path).unwrap_or(0)))
+        .sum()
 }
 
 /// A port's side towards the control thread.
@@ -634,7 +640,10 @@ mod tests {
         let device = |more: &str| {
             format!("net_pcap0,rx_pcap={path},rx_pcap={path}{more}", path = file.path().display())
         };
-        let mbufs = |more: &str| Plan::new(&[spec(&device(more), 1500)], 2, 0).pool.mbufs;
+        let mbufs = |more: &str| {
+            let ports = [spec(&device(more), 1500)];
+            Plan::new(&ports, 2, preloaded(&ports)).pool.mbufs
+        };
         assert!(mbufs("") < 70_000 && mbufs(",infinite_rx=0") < 70_000);
         assert!(mbufs(",infinite_rx=1") > 140_000, "{}", mbufs(",infinite_rx=1"));
     }

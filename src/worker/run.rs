@@ -468,8 +468,12 @@ impl Worker {
                 Verdict::Drop(_) => End::Drop,
                 Verdict::HandOff(owner) if !self.holds && outcome.releases.is_some() => {
                     let note = outcome.releases.and_then(|id| self.tracker.note(id));
-                    let written = note.is_some_and(|note| frame.replace(note));
-                    way.end(came, frame, if written { End::Tell(owner) } else { End::Lose });
+                    if note.is_some_and(|note| frame.replace(note)) && way.links.fit(owner, 1) {
+                        self.tracker.count_told();
+                        way.end(came, frame, End::Tell(owner));
+                    } else {
+                        way.end(came, frame, End::Lose);
+                    }
                     continue;
                 }
                 Verdict::HandOff(owner) => {

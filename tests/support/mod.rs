@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dpdk_conntrack::bus::ControlEnd;
+use dpdk_conntrack::bus::command::{Command as Order, Ticket};
+use dpdk_conntrack::bus::report::Snapshot;
+use dpdk_conntrack::worker::Worker;
+
 /// Ethernet + IPv4 around `payload`, from 198.18.0.`src` to 198.18.0.`dst`.
 pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
@@ -20,6 +25,16 @@ pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&ip);
     frame.extend_from_slice(payload);
     frame
+}
+
+/// Makes an IPv4 frame a fragment: `place` is what follows the identification, flags and all.
+pub fn cut(frame: &mut [u8], id: u16, place: u16) {
+    frame[18..20].copy_from_slice(&id.to_be_bytes());
+    frame[20..22].copy_from_slice(&place.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0, 0]);
+    let sum: u32 = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    frame[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
 }
 
 /// A UDP datagram without a checksum, which IPv4 allows.
@@ -82,6 +97,18 @@ pub fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
         rest = &rest[16 + len..];
     }
     frames
+}
+
+/// A worker's numbers; it turns here until it has told them.
+pub fn snapshot(end: &ControlEnd, worker: &mut Worker) -> Snapshot {
+    end.send(Ticket { number: 0, command: Order::Snapshot(Box::default()) }).unwrap();
+    for _ in 0..100_000 {
+        worker.turn();
+        if let Some(Ticket { command: Order::Snapshot(seen), .. }) = end.next_answer() {
+            return *seen;
+        }
+    }
+    panic!("no answer within 100,000 turns");
 }
 
 /// The program, running on ports that need no privilege.

@@ -90,7 +90,7 @@ class Asked:
             time.sleep(STATS_SECONDS)
 
 
-class Appliance(Asked):
+class Appliance(Asked, hosts.Program):
     """The program on this machine."""
 
     def __init__(self, program, home, inside, outside, workers, queues, namespace=None):
@@ -103,17 +103,8 @@ class Appliance(Asked):
         if namespace:
             self.words = namespace.words(*self.words)
 
-    def __enter__(self):
-        self.process = hosts.start(self.words, self.log)
-        try:
-            hosts.until("the appliance to start", 20, self.answers)
-        except Trouble:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        hosts.end(self.process)
+    def await_ready(self):
+        hosts.until("the appliance to start", 20, self.answers)
 
     def answers(self):
         if self.process.poll() is not None:

@@ -201,7 +201,7 @@ def initramfs(program, modules, addresses, to):
         file.write(archive.end())
 
 
-class Guest(Asked):
+class Guest(Asked, hosts.Program):
     """The virtual machine, and a shell in it by its second serial line."""
 
     def __init__(self, home, logs, image, initrd, cards, workers, middle, interfaces):
@@ -230,24 +230,18 @@ class Guest(Asked):
         self.words = middle.words(*words)
         self.log = f"{logs}/nic-qemu.log"
 
-    def __enter__(self):
+    def begin(self):
         # An earlier run's would say that the guest is ready.
         for old in (self.console, self.log):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old)
-        self.process = hosts.start(self.words, self.log)
-        try:
-            until("the guest to boot", BOOT_SECONDS, self.ready)
-            self.line = socket.socket(socket.AF_UNIX)
-            self.line.connect(self.path)
-            self.line.settimeout(120)
-        except Trouble:
-            self.__exit__()
-            raise
-        return self
+        return super().begin()
 
-    def __exit__(self, *_):
-        hosts.end(self.process)
+    def await_ready(self):
+        until("the guest to boot", BOOT_SECONDS, self.ready)
+        self.line = socket.socket(socket.AF_UNIX)
+        self.line.connect(self.path)
+        self.line.settimeout(120)
 
     def alive(self):
         if self.process.poll() is not None:

@@ -75,6 +75,28 @@ def end(process, seconds=10):
         return None
 
 
+class Program:
+    """A process that is there as long as its `with`. It has `words`, and a `log` for what it says."""
+
+    def begin(self):
+        return start(self.words, self.log)
+
+    def await_ready(self):
+        raise NotImplementedError
+
+    def __enter__(self):
+        self.process = self.begin()
+        try:
+            self.await_ready()
+        except BaseException:
+            end(self.process, 2)
+            raise
+        return self
+
+    def __exit__(self, *_):
+        end(self.process)
+
+
 def tail(path, lines=15):
     try:
         with open(path, errors="replace") as file:

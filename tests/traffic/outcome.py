@@ -93,7 +93,7 @@ class Link:
     def count(self, stats, before=None):
         """Takes the appliance's counters over; those of `before` belong to earlier traffic."""
         old = before["workers"] if before else [{} for _ in stats["workers"]]
-        numbers = ("rx_packets", "tx_packets", "inserted", "handed_off", "handed_in", "sent_through")
+        numbers = ("rx_packets", "tx_packets", "inserted", "handed_off", "handed_on", "handed_in", "sent_through")
         for worker, past in zip(stats["workers"], old):
             row = {"worker": worker["worker"], "entries": worker["entries"]}
             row |= {number: worker.get(number, 0) - past.get(number, 0) for number in numbers}

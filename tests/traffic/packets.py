@@ -1,20 +1,24 @@
-"""memif and vhost: links whose other ends are dpdk-testpmd, without root. One makes 10,000 UDP flows, and the other
-swaps both ends of each frame and sends it back, so that every flow gets its reply."""
+"""memif and vhost: links whose other ends are dpdk-testpmd, without root. One sends 10,000 UDP flows over IPv4, as many
+over IPv6, and long datagrams in fragments; the other swaps both ends of each frame and sends it back, so that every flow
+gets its reply."""
 
 import time
 from dataclasses import astuple, dataclass
 
+import frames
 from appliance import Appliance
 from hosts import Trouble
 from outcome import Link, judge
-from testpmd import BURST, Testpmd
+from testpmd import BURST, Generator, Responder
 
 # Waits between two bursts that the search for the loss-free rate tries, from slow to fast, in microseconds.
 WAITS = (4000, 2000, 1000, 500, 250, 120, 60, 30)
 STEP_SECONDS = 1.0
 QUICK_WAITS, QUICK_SECONDS = (2000, 1000, 500), 0.5
-# Packets of each flow in the run that counts.
+# Packets of each of the generator's own flows in the run that counts.
 ROUNDS = 4
+# One long datagram for so many flows, over each of IPv4 and IPv6.
+FLOWS_FOR_A_DATAGRAM = 10
 MOST_SECONDS = 60
 # What a run that lost packets is repeated at: the machine has other things to do, and the search cannot know them.
 TRIES = 4
@@ -84,25 +88,35 @@ class Run:
     def __init__(self, generator, responder, appliance):
         self.generator, self.responder, self.appliance = generator, responder, appliance
 
-    def go(self, wait, seconds):
-        """Offers flows for so long at least."""
-        self.generator.pace(wait)
+    def go(self, seconds):
+        """Sends for so long at least."""
         self.responder.tell("start")
         # On a busy machine the prompt may take seconds to come back, and all the while packets are sent.
         begun = time.monotonic()
         self.generator.tell("start")
         time.sleep(max(0, begun + seconds - time.monotonic()))
-        back, sent, _ = self.generator.stop()
+        back, sent, refused = self.generator.stop()
         took = time.monotonic() - begun
         # What is on its way is not lost: the generator goes on taking, and sends no more.
-        self.generator.tell("set fwd rxonly")
+        self.generator.take()
         self.generator.tell("start")
         self.appliance.settled()
         more, _, _ = self.generator.stop()
-        far, swapped, refused = self.responder.stop()
+        far, swapped, refused_there = self.responder.stop()
         if not sent:
             raise Trouble("the link took nothing from the generator: see the logs of both")
-        return Sent(sent, far, swapped + refused, back + more, took)
+        # A flow of its own it sends again; what is in a file comes once.
+        sent += refused if self.generator.files else 0
+        return Sent(sent, far, swapped + refused_there, back + more, took)
+
+    def all(self, begin, wait, wanted):
+        """Sends `wanted` packets at least, each turn begun with `begin`."""
+        gone = Sent()
+        # The rate is what it was before, or not, so there is no saying how long it takes.
+        while gone.sent < wanted and gone.seconds < MOST_SECONDS:
+            begin(wait)
+            gone += self.go((wanted - gone.sent) * wait / BURST / 1e6)
+        return gone
 
 
 def search(run, quick):
@@ -110,44 +124,63 @@ def search(run, quick):
     best = None
     waits, seconds = (QUICK_WAITS, QUICK_SECONDS) if quick else (WAITS, STEP_SECONDS)
     for wait in waits:
-        gone = run.go(wait, seconds)
+        run.generator.make(wait)
+        gone = run.go(seconds)
         if gone.lost:
             break
         best = wait, gone.rate
     return best or (waits[0], BURST * 1e6 / waits[0])
 
 
+def counted(link, run, wait, send, flows, packets=None):
+    """Has `send(wait)` send `flows` flows, slower where something was lost, and counts what came of it into `link`; gives the
+    wait that was good. `packets` are those that conntrack should count in each direction, if not each frame is one."""
+    for attempt in range(TRIES):
+        run.appliance.flush()
+        gone = send(wait)
+        if gone.lost == 0 or attempt + 1 == TRIES:
+            break
+        slow = f"{gone.rate / 1000:.0f} thousand a second"
+        link.notes.append(f"{gone.lost} of {gone.sent + gone.swapped} frames were lost at {slow}: half as fast then")
+        wait *= 2
+    listed = judge(run.appliance.flows(), lambda flow: flow["proto_name"] == "udp")
+    link.notes.append(f"{flows} flows: {gone.sent} frames in {gone.seconds:.1f} s")
+    link.wanted += flows
+    link.offered += gone.sent + gone.swapped
+    link.forwarded += gone.far + gone.back
+    link.packets_lost += gone.lost
+    link.list(listed)
+    passed = gone.sent + gone.swapped if packets is None else 2 * packets
+    if not gone.lost and listed.packets != passed:
+        link.problems.append(f"{passed} packets passed, the flows' own counters say {listed.packets}")
+    return wait
+
+
 def drive(kind, ends_of, program, home, flows, workers, queues, quick):
     ends = ends_of(home, queues)
-    about = f"testpmd flowgen -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}"
-    link = Link(kind, about, queues, flows)
-    responder = Testpmd(home, "responder", ends.responder, "5tswap", queues)
+    files = frames.write(home, queues, flows, flows // FLOWS_FOR_A_DATAGRAM)
+    about = f"testpmd flowgen and files -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}"
+    link = Link(kind, about, queues)
+    responder = Responder(home, ends.responder, queues)
     appliance = Appliance(program, home, ends.lan, ends.wan, workers, queues)
     first, second = (responder, appliance) if ends.responder_first else (appliance, responder)
-    generator = Testpmd(home, "generator", ends.generator, "flowgen", queues, flows=flows)
+    generator = Generator(home, ends.generator, queues, flows, files.paths)
     with first, second, generator:
         run = Run(generator, responder, appliance)
         wait, rate = search(run, quick)
         link.notes.append(f"loss-free up to {rate / 1000:.0f} thousand packets a second, as far as was tried")
-        for attempt in range(TRIES):
-            wait, rate = wait * 2, rate / 2
-            appliance.flush()
-            before = appliance.settled()
-            gone = Sent()
-            # The rate is what it was before, or not, so there is no saying how long it takes.
-            while gone.sent < ROUNDS * flows and gone.seconds < MOST_SECONDS:
-                gone += run.go(wait, (ROUNDS * flows - gone.sent) / rate)
-            if gone.lost == 0 or attempt + 1 == TRIES:
-                break
-            slow = f"{gone.rate / 1000:.0f} thousand a second"
-            link.notes.append(f"{gone.lost} of {gone.sent + gone.swapped} packets were lost at {slow}: half as fast then")
-        after = appliance.settled()
-        listed = judge(appliance.flows(), lambda flow: flow["proto_name"] == "udp")
-        link.notes.append(f"{gone.sent} packets in {gone.seconds:.1f} s")
-        link.offered, link.forwarded, link.packets_lost = gone.sent + gone.swapped, gone.far + gone.back, gone.lost
-        link.count(after, before)
-        link.list(listed)
-        if not gone.lost and listed.packets != link.offered:
-            link.problems.append(f"{link.offered} packets passed, the flows' own counters say {listed.packets}")
+        before = appliance.settled()
+
+        def own(wait):
+            return run.all(generator.make, wait, ROUNDS * flows)
+
+        def read(wait):
+            generator.rewind()
+            return run.all(generator.read, wait, files.frames)
+
+        wait = counted(link, run, wait * 2, own, flows)
+        link.notes.append(f"then over IPv6, and datagrams of {frames.DATAGRAM_BYTES} bytes over IPv4 and IPv6")
+        counted(link, run, wait, read, files.flows, files.packets)
+        link.count(appliance.settled(), before)
     link.judge()
     return link

@@ -2,9 +2,10 @@
 back. Driven at its prompt; knows nothing of the appliance."""
 
 import os
-import pty
 import re
 import select
+import shutil
+import subprocess
 import threading
 
 import hosts
@@ -13,44 +14,51 @@ from hosts import Trouble
 PROMPT = b"testpmd> "
 # Frames that it asks of a port, or hands to one, at a time.
 BURST = 32
+# Of its forwarding thread; a third of an ordinary one's share of a CPU that both want.
+POLLER_NICE = 5
 
 
-class Testpmd:
-    """One process with one port on the link. A generator has a second port, to which nobody is connected: whatever it
-    sends there is refused after a wait, so the time between two bursts on the link is that wait, and the offered rate is
-    chosen. (testpmd has no rate of its own to set on virtual devices.)"""
+class Testpmd(hosts.Program):
+    """One process. `devices` are its ports, in this order; the first is on the link."""
 
-    def __init__(self, home, name, device, forward, queues, flows=None, file_prefix=None):
-        devices = ["--vdev", device]
-        options = [f"--forward-mode={forward}", f"--rxq={queues}", f"--txq={queues}", f"--burst={BURST}"]
-        if flows:
-            devices += ["--vdev", f"net_memif9,role=server,id=9,socket-abstract=no,socket={home}/pace.sock"]
-            options += [f"--flowgen-flows={flows}"]
+    def __init__(self, home, name, devices, forward, queues, options=()):
         # The lcore that forwards may run on any CPU: there may be fewer CPUs than processes that poll.
         cpus = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
         eal = ["--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "-m", "512", "--lcores", f"0@({cpus}),1@({cpus})"]
+        vdevs = [word for device in devices for word in ("--vdev", device)]
         self.log = f"{home}/{name}.log"
         self.words = [
-            "dpdk-testpmd", *eal, *devices, "--", "-i", "--port-topology=loop", "--nb-cores=1", "--no-flush-rx",
-            "--total-num-mbufs=65536", "--rxd=8192", "--txd=1024", *options,
+            "dpdk-testpmd", *eal, *vdevs, "--", "-i", "--nb-cores=1", "--no-flush-rx", "--total-num-mbufs=65536",
+            "--rxd=8192", "--txd=1024", f"--forward-mode={forward}", f"--rxq={queues}", f"--txq={queues}",
+            f"--burst={BURST}", *options,
         ]  # fmt: skip
-        self.flows = flows
 
-    def __enter__(self):
-        # A terminal, because what it prints to a pipe comes in blocks of 4 kB.
-        self.terminal, theirs = pty.openpty()
-        try:
-            self.process = hosts.start(self.words, self.log, stdin=theirs, stdout=theirs)
-        except FileNotFoundError:
-            raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it") from None
-        finally:
-            os.close(theirs)
+    def begin(self):
+        if not shutil.which("dpdk-testpmd"):
+            raise Trouble("dpdk-testpmd is not installed: scripts/setup installs it")
+        # No terminal: the kernel moves what is typed there by threads of its own, which waited for half a minute where
+        # every CPU was polled on. Into a pipe it would print in blocks of 4 kB; stdbuf makes lines of them.
+        words = ["stdbuf", "-oL", *self.words]
+        process = hosts.start(words, self.log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.to, self.of = process.stdin.fileno(), process.stdout.fileno()
+        return process
+
+    def await_ready(self):
         self.read_until_prompt(20)
-        return self
+        self.let_others_pass()
+
+    def let_others_pass(self):
+        """Its forwarding thread never sleeps. Where there are fewer CPUs than such threads, those that sleep would wait
+        for it: the prompt, and the appliance."""
+        tasks = f"/proc/{self.process.pid}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/comm") as file:
+                if file.read().startswith("lcore-worker"):
+                    os.setpriority(os.PRIO_PROCESS, int(task), POLLER_NICE)
 
     def __exit__(self, *_):
         try:
-            os.write(self.terminal, b"stop\nquit\n")
+            os.write(self.to, b"stop\nquit\n")
             # Somebody must read its last words, or it waits for ever to be rid of them.
             drain = threading.Thread(target=self.drain, daemon=True)
             drain.start()
@@ -58,11 +66,12 @@ class Testpmd:
         except OSError:
             pass
         hosts.end(self.process, 2)
-        os.close(self.terminal)
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def drain(self):
         try:
-            while os.read(self.terminal, 65536):
+            while os.read(self.of, 65536):
                 pass
         except OSError:
             pass
@@ -70,9 +79,9 @@ class Testpmd:
     def read_until_prompt(self, seconds):
         said = b""
         while not said.endswith(PROMPT):
-            ready, _, _ = select.select([self.terminal], [], [], seconds)
+            ready, _, _ = select.select([self.of], [], [], seconds)
             try:
-                more = os.read(self.terminal, 65536) if ready else b""
+                more = os.read(self.of, 65536) if ready else b""
             except OSError:
                 more = b""
             with open(self.log, "ab") as file:
@@ -84,13 +93,8 @@ class Testpmd:
 
     def tell(self, command, seconds=20):
         """One line at its prompt; gives what it said to that."""
-        os.write(self.terminal, command.encode() + b"\n")
+        os.write(self.to, command.encode() + b"\n")
         return self.read_until_prompt(seconds)
-
-    def pace(self, microseconds):
-        """Sets the wait between two bursts of a queue."""
-        self.tell("set fwd flowgen retry")
-        self.tell(f"set burst tx delay {microseconds} retry 1")
 
     def stop(self):
         """Ends forwarding; gives packets received, sent and not taken by the link since the start."""
@@ -101,3 +105,55 @@ class Testpmd:
         if not found:
             raise Trouble(f"dpdk-testpmd's statistics read differently in this version:\n{said}")
         return tuple(int(number) for number in found.groups())
+
+
+class Responder(Testpmd):
+    """Swaps both ends of what comes, and sends it back."""
+
+    def __init__(self, home, device, queues):
+        super().__init__(home, "responder", [device], "5tswap", queues, ["--port-topology=loop"])
+
+
+class Generator(Testpmd):
+    """Makes flows of its own, or sends those of files. testpmd has no rate to set on virtual devices. So it has a second
+    port, to which nobody is connected: what it sends there is refused after a wait, and the time between two bursts on the
+    link is that wait."""
+
+    # Its ports, by number: the link, the one that nobody takes from, the files, and one that always has something to send.
+    LINK, PACE, FILES, PLENTY = range(4)
+
+    def __init__(self, home, device, queues, flows, files):
+        pace = f"net_memif9,role=server,id=9,socket-abstract=no,socket={home}/pace.sock"
+        read = ",".join(["net_pcap0", *(f"rx_pcap={path}" for path in files)])
+        devices = [device, pace, read, "net_null0"]
+        super().__init__(home, "generator", devices, "flowgen", queues, [f"--flowgen-flows={flows}"])
+        self.files = False
+
+    def make(self, microseconds):
+        """From the next start on: new packets of its own flows, with that wait between two bursts of a queue."""
+        self.files = False
+        # Sends to each of the two; what a port gets is counted and forgotten.
+        self.tell(f"set portlist {self.LINK},{self.PACE}")
+        self.tell("set fwd flowgen retry")
+        self.wait(microseconds)
+
+    def read(self, microseconds):
+        """From the next start on: the files, from where they were left, with that wait."""
+        self.files = True
+        # Neighbours in the list forward to each other.
+        self.tell(f"set portlist {self.FILES},{self.LINK},{self.PLENTY},{self.PACE}")
+        self.tell("set fwd io retry")
+        self.wait(microseconds)
+
+    def take(self):
+        """From the next start on: nothing is sent, only taken from the link."""
+        self.tell(f"set portlist {self.LINK}")
+        self.tell("set fwd rxonly")
+
+    def rewind(self):
+        """The files begin again."""
+        self.tell(f"port stop {self.FILES}")
+        self.tell(f"port start {self.FILES}")
+
+    def wait(self, microseconds):
+        self.tell(f"set burst tx delay {microseconds} retry 1")

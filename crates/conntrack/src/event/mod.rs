@@ -61,6 +61,7 @@ pub struct FlowView {
     /// Whole seconds left, rounded down, not below 0.
     pub timeout_secs: u32,
     pub timeout_key: crate::track::timeout::TimeoutKey,
+    /// The last moment at which it may have been made: flows keep 32 bits of it, which come again after 198 days.
     pub created: Tick,
     pub vars: ProtoView,
 }

@@ -19,7 +19,8 @@ pub struct Entry {
     pub armed: u32,
     /// Where the wheel holds this flow's only reference.
     pub wheel_pos: u32,
-    /// Low tick of the flow's making.
+    /// Low tick of the flow's making. 198 days of it are enough for everything but showing it: see
+    /// [`crate::event::FlowView::created`].
     pub created: u32,
     /// The protocol's own variables; see [`crate::track`].
     pub vars: Vars,

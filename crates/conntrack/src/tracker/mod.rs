@@ -290,7 +290,7 @@ impl Tracker {
 
     /// Where payloads are not kept: what a frame that is handed off is to say instead of what it says, if its outcome
     /// releases this. Good until [`BURST`] more notes have been written. It comes in as
-    /// [`Link::Note`], in the zone that [`noted::zone`] reads.
+    /// [`Link::Note`], in the zone that [`noted::zone`] reads. Whoever hands it over says so by [`Tracker::count_told`].
     pub fn note(&self, id: HeldId) -> Option<&[u8]> {
         let note = self.notes.get(id.0 as usize)?;
         note.bytes.get(..note.length)
@@ -350,6 +350,11 @@ impl Tracker {
     /// Counts frames that were lost behind the tracker, among those that it dropped itself.
     pub fn count_dropped(&mut self, reason: DropReason, frames: u64) {
         self.core.counters.dropped[reason.index()] += frames;
+    }
+
+    /// Counts a datagram of which the owner of its flow gets a [`Tracker::note`]: it is whole, and was not lost on the way.
+    pub fn count_told(&mut self) {
+        self.core.counters.datagrams_completed += 1;
     }
 
     fn on_frames(
@@ -446,7 +451,7 @@ impl Tracker {
                     // A burst may come in parts, and makes no more of them than there is room for.
                     self.next_note = (self.next_note + 1) % BURST;
                 }
-                self.core.counters.datagrams_completed += u64::from(stays || datagram.rest.is_some());
+                self.core.counters.datagrams_completed += u64::from(stays);
                 outcome
             }
         }
