@@ -347,7 +347,7 @@ fn serve(
             let reading = clock::read();
             (reading.tsc, reading.boot_ns)
         },
-        boot_unix_ms: clock::boot_unix_ms(),
+        boot_unix_ms: clock::boot_unix_ms,
     };
     let served = runtime.block_on(async {
         let Signals { mut interrupt, mut terminate, mut hangups } = signals;
