@@ -82,10 +82,9 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
         let _entered = runtime.enter();
         Signals::new()?
     };
-    let exports = Prepared::open(&config.export)?;
-    let told = if exports.is_empty() { Told::Nothing } else { Told::Ends };
+    let told = if config.export.is_off() { Told::Nothing } else { Told::Ends };
     let home = privileges::folder_to_make(&config.control.socket);
-    let doors = control::claim(&config.control)?;
+    let doors = control::claim(&config.control, user)?;
     if let Some(user) = user {
         // Who may take the socket away at the end.
         user.own([Some(config.control.socket.as_path()), home].into_iter().flatten())?;
@@ -100,7 +99,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
-    findings.extend(doors::look(&config.control).into_iter().filter(|found| found.status != Status::Ok));
+    findings
+        .extend(doors::look(&config.control, user).into_iter().filter(|found| found.status != Status::Ok));
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -157,6 +157,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     // Workers and control begin with what is left here.
     let drivers = ports.iter().map(|port| port.info().driver.as_str());
     privileges::give_up(user, privileges::needed_by(drivers))?;
+    // With no more rights than later, so that what a rotation would meet is met now.
+    let exports = Prepared::open(&config.export)?;
     let mut crew = Crew::default();
     for (number, (worker, end)) in ready.into_iter().zip(&ends).enumerate() {
         let core = cores.workers.get(number).copied();
@@ -210,7 +212,7 @@ pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let (_, mut findings) = fit(config, &specs, preloaded(&specs), &mut cores, &Host::here())?;
     findings.extend(export::doctor::look(&config.export));
-    findings.extend(doors::look(&config.control));
+    findings.extend(doors::look(&config.control, None));
     Ok(findings)
 }
 
@@ -365,7 +367,7 @@ fn serve(
             let reading = clock::read();
             (reading.tsc, reading.boot_ns)
         },
-        boot_unix_ms: clock::boot_unix_ms(),
+        boot_unix_ms: clock::boot_unix_ms,
     };
     let served = runtime.block_on(async {
         let Signals { mut interrupt, mut terminate, mut hangups } = signals;

@@ -73,14 +73,25 @@ impl User {
         }
     }
 
-    /// Makes files and folders this user's.
+    /// Makes files and folders this user's. A link is not followed: who may write its folder could have put it there for root
+    /// to give away what it leads to.
     pub fn own<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), PrivilegesError> {
         for path in paths {
-            std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
+            std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
                 PrivilegesError::Own { name: self.name.clone(), path: path.to_owned(), error }
             })?;
         }
         Ok(())
+    }
+
+    /// Makes an open file this user's.
+    pub fn own_open(&self, file: &fs::File) -> io::Result<()> {
+        std::os::unix::fs::fchown(file, Some(self.uid), Some(self.gid))
+    }
+
+    /// The user's number.
+    pub const fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// Every thread becomes this user: glibc sees to that. The calling one keeps its capabilities, the others lose

@@ -135,13 +135,18 @@ fn assert_left(process: u32, capabilities: u64, uid: u32) {
 fn started(folder: tempfile::TempDir, words: &[&str]) -> Daemon {
     let child = command(folder.path()).args(words).spawn().unwrap();
     let daemon = Daemon { child, folder };
+    await_answer(&daemon);
+    daemon
+}
+
+#[track_caller]
+fn await_answer(daemon: &Daemon) {
     let socket = daemon.folder.path().join("run/control.sock");
     let begun = Instant::now();
     while !support::request(&socket, "GET", "/v1/info", "").is_ok_and(|(status, _)| status == 200) {
         assert!(begun.elapsed() < Duration::from_secs(30), "does not answer: {}", daemon.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    daemon
 }
 
 #[test]
@@ -215,6 +220,68 @@ fn with_a_user_nothing_of_it_is_root_any_more_and_the_socket_is_that_users() {
     assert_eq!(fs::metadata(&socket).unwrap().uid(), nobody);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(!socket.exists(), "its owner may take the socket away");
+}
+
+/// A folder with flow records and a token in it, which `owner` may write.
+fn with_files(owner: u32) -> tempfile::TempDir {
+    let folder = folder(NULLS);
+    let files = folder.path().join("files");
+    fs::create_dir(&files).unwrap();
+    std::os::unix::fs::chown(&files, Some(owner), Some(owner)).unwrap();
+    let config = folder.path().join("config.toml");
+    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = fs::read_to_string(&config).unwrap().replace("\"off\"", &format!("\"{http}\""));
+    let files = files.display();
+    let more = format!("token_file = \"{files}/token\"\n[export.eve]\npath = \"{files}/eve.json\"\n");
+    fs::write(config, text + &more).unwrap();
+    folder
+}
+
+#[test]
+fn files_that_are_made_for_a_user_are_that_users_also_after_a_rotation_and_a_restart() {
+    let nobody = 65534;
+    let mut daemon = started(with_files(nobody), &["--user", "nobody"]);
+    let file = |name: &str| daemon.folder.path().join("files").join(name);
+    let (eve, old, token) = (file("eve.json"), file("eve.json.1"), file("token"));
+    let owner_and_mode = |path: &Path| {
+        let found = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (found.uid(), found.gid(), found.mode() & 0o777)
+    };
+    assert_eq!(owner_and_mode(&eve), (nobody, nobody, 0o640));
+    assert_eq!(owner_and_mode(&token), (nobody, nobody, 0o600));
+
+    fs::rename(&eve, old).unwrap();
+    let begun = Instant::now();
+    while !eve.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it was not made again: {}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(owner_and_mode(&eve), (nobody, nobody, 0o640));
+
+    let told = fs::read_to_string(&token).unwrap();
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.child = command(daemon.folder.path()).args(["--user", "nobody"]).spawn().unwrap();
+    await_answer(&daemon);
+    assert_eq!(fs::read_to_string(&token).unwrap(), told);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn a_folder_that_the_user_may_not_write_is_told_at_the_start_and_not_at_the_first_rotation() {
+    let folder = with_files(0);
+    let child = command(folder.path()).args(["--user", "nobody"]).spawn().unwrap();
+    let mut daemon = Daemon { child, folder };
+    let begun = Instant::now();
+    let done = loop {
+        match daemon.child.try_wait().unwrap() {
+            Some(done) => break done,
+            None => assert!(begun.elapsed() < Duration::from_secs(20), "it runs: {}", daemon.log()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let log = daemon.log();
+    assert_eq!(done.code(), Some(1), "{log}");
+    assert!(log.contains("eve.json") && log.contains("user 65534") && !log.contains("ready in"), "{log}");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 const $ = (id) => document.getElementById(id);
 
 const HISTORY_MS = 15 * 60 * 1000;
+// `uptime_secs` is whole seconds: what the clock moves by beside it is its own, from here on.
+const CLOCK_SET_S = 2;
 // The stream tells every second: after so long without a word it is asked anew.
 const SILENT_MS = 8000;
 const RETRY_MS = [1000, 2000, 5000];
@@ -95,7 +97,7 @@ function span(seconds) {
 
 // ---- the numbers of the last quarter of an hour ----
 
-const past = { times: [], series: new Map() };
+const past = { times: [], series: new Map(), start: null };
 
 /** The names and numbers of one overview, as /v1/overview/history names them. */
 function* numbers(now) {
@@ -114,12 +116,18 @@ function* numbers(now) {
 
 function remember(history) {
   past.times = history.unix_ms.map((ms) => ms / 1000);
+  past.start = null;
   const drawn = ([name]) => charts.some((chart) => chart.label(name) !== undefined);
   past.series = new Map(Object.entries(history.series).filter(drawn));
 }
 
 function add(now) {
   const at = now.unix_ms / 1000;
+  // The appliance's clock was set, so that it seems to have begun at another moment: the past moves with it.
+  const start = at - now.uptime_secs;
+  const set = start - (past.start ?? start);
+  if (Math.abs(set) > CLOCK_SET_S) past.times = past.times.map((time) => time + set);
+  if (past.start === null || Math.abs(set) > CLOCK_SET_S) past.start = start;
   if (past.times.length && at <= past.times.at(-1)) return;
   const before = past.times.length;
   past.times.push(at);

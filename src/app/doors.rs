@@ -6,14 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use crate::config::{Control, Reads};
 use crate::control::{TokenError, check_token};
 use crate::preflight::{Finding, Status};
+use crate::privileges::User;
 
 /// Others may put a file of theirs into such a folder.
 const OTHERS_WRITE: u32 = 0o002;
 
-/// A line for the socket, and one for TCP where it is on.
-pub(super) fn look(control: &Control) -> Vec<Finding> {
+/// A line for the socket, and one for TCP where it is on. `user` is who this process will become.
+pub(super) fn look(control: &Control, user: Option<&User>) -> Vec<Finding> {
     let mut findings = vec![socket(control)];
-    findings.extend(control.http.map(|address| tcp(control, address.ip())));
+    findings.extend(control.http.map(|address| tcp(control, address.ip(), user)));
     findings
 }
 
@@ -33,8 +34,8 @@ fn socket(control: &Control) -> Finding {
     finding(Status::Ok, format!("{path} is for its owner and its group, who may do everything"))
 }
 
-fn tcp(control: &Control, address: IpAddr) -> Finding {
-    match control.token_file.as_deref().map(|path| (path, check_token(path))) {
+fn tcp(control: &Control, address: IpAddr, user: Option<&User>) -> Finding {
+    match control.token_file.as_deref().map(|path| (path, check_token(path, user))) {
         Some((path, Err(TokenError::Read { error, .. }))) if error.kind() == std::io::ErrorKind::NotFound => {
             if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
                 let said = format!(
@@ -83,7 +84,7 @@ mod tests {
     }
 
     fn said(control: &Control) -> (Status, String) {
-        let findings = look(control);
+        let findings = look(control, None);
         let status = crate::preflight::worst(&findings);
         (status, findings.into_iter().map(|finding| finding.sentence + "\n").collect())
     }

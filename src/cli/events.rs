@@ -9,6 +9,7 @@ use super::{Ask, Done, Failure, Voice};
 use crate::control::schema;
 use crate::filter::Filter;
 use crate::format::{EventLine, Layout, Output, SaveLine, Since, Style, XML_END, XML_HEAD, XmlFlow};
+use crate::worker::clock;
 
 /// An array has no end while events still come, and a table's columns are a flow's.
 pub(super) fn refuse_array(output: Output) -> Done {
@@ -73,7 +74,7 @@ pub(super) fn follow(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -
                 if output.layout == Layout::Xml && shown == 0 {
                     writeln!(out, "{XML_HEAD}")?;
                 }
-                told(&mut out, &event, output, style, info.boot_unix_ms)?;
+                told(&mut out, &event, output, style)?;
             }
             shown += 1;
             Ok(out.flush()?)
@@ -88,13 +89,7 @@ pub(super) fn follow(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -
     voice.say(&format!("{shown} flow events have been shown."))
 }
 
-fn told(
-    out: &mut impl Write,
-    event: &schema::EventLine,
-    output: Output,
-    style: Style,
-    boot_unix_ms: u64,
-) -> Done {
+fn told(out: &mut impl Write, event: &schema::EventLine, output: Output, style: Style) -> Done {
     use schema::EventLine::{Destroy, Lost, New, Update};
     let (unix_ms, flow) = match event {
         New { unix_ms, flow } | Update { unix_ms, flow, .. } | Destroy { unix_ms, flow, .. } => {
@@ -106,6 +101,7 @@ fn told(
         Failure::Failed("an event of a kind that this version does not know: update this program".to_owned())
     })?;
     let view = flow.to_view().map_err(|error| Failure::Failed(error.to_string()))?;
-    let since = output.since.then_some(Since { boot_unix_ms, now_unix_ms: unix_ms });
+    // The clock may be set while events come, so that what it said at the first one may be wrong at this one.
+    let since = output.since.then(|| Since { boot_unix_ms: clock::boot_unix_ms(), now_unix_ms: unix_ms });
     Ok(print(out, kind, &view, unix_ms, output, Style { since, ..style })?)
 }

@@ -43,12 +43,12 @@ impl Problem {
 
 impl ConfigError {
     pub(super) fn whole(message: impl Into<String>) -> Self {
-        Self { file: None, message: message.into(), place: None }
+        Self { file: None, message: printable(&message.into()), place: None }
     }
 
     pub(super) fn at(text: &str, problem: Problem) -> Self {
         let place = problem.span.map(|span| Place::find(text, span));
-        Self { file: None, message: shortened(problem.message), place }
+        Self { file: None, message: shortened(printable(&problem.message)), place }
     }
 
     pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
@@ -111,6 +111,16 @@ impl Place {
             width: spanned.chars().count().clamp(1, SHOWN - (column - 1 - skipped).min(SHOWN - 1)),
         }
     }
+}
+
+/// The sentence on one line, with what a terminal would take as an order spelled out: it repeats words of the file, and TOML
+/// lets those hold any character as `\u001B`.
+fn printable(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 /// The sentence without what makes it longer than anybody reads, from its middle.

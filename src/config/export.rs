@@ -23,6 +23,13 @@ pub struct Export {
     pub ipfix: Option<Ipfix>,
 }
 
+impl Export {
+    /// Whether nobody is told of flows that ended.
+    pub const fn is_off(&self) -> bool {
+        self.eve.is_none() && self.ipfix.is_none()
+    }
+}
+
 /// Records over the network. RFC 7011
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipfix {

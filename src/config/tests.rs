@@ -5,6 +5,7 @@ use conntrack::track::timeout::TimeoutKey;
 use conntrack::tracker::OnFull;
 use conntrack::wire::Tags;
 use conntrack::zone::{By, Place};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -490,6 +491,79 @@ fn hostile_files_are_refused_or_read_in_bounded_time_and_told_in_few_words() {
         assert_eq!(read.is_ok(), what == "many zones", "{what}");
         let said = read.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(said.len() < 2_000, "{what}: {} bytes", said.len());
+    }
+}
+
+/// The shipped files' lines, in an order and with words that nobody meant.
+fn shuffled() -> impl Strategy<Value = String> {
+    let lines: Vec<&str> =
+        [include_str!("../../dpdk-config/inline.toml"), include_str!("../../dpdk-config/trunk.toml")]
+            .into_iter()
+            .flat_map(str::lines)
+            .map(|line| line.strip_prefix("# ").filter(|key| key.contains(" = ")).unwrap_or(line))
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect();
+    let words = [
+        "-1",
+        "0",
+        "1e9",
+        "\"\"",
+        "\"auto\"",
+        "[]",
+        "[\"any\", 3]",
+        "true",
+        "\"\\u001b\"",
+        "9999999999",
+        "{ a = 1 }",
+    ];
+    let line = (0..lines.len(), proptest::option::weighted(0.2, proptest::sample::select(words.to_vec())));
+    // Mostly pieces as they are, from anywhere, so that some still make a whole file.
+    let piece = (line, 1..30_usize).prop_map(move |((at, word), count)| {
+        let mut piece: Vec<String> = lines[at..].iter().take(count).map(|&line| line.to_owned()).collect();
+        if let (Some(word), Some((key, _))) = (word, lines[at].split_once(" = ")) {
+            piece[0] = format!("{key} = {word}");
+        }
+        piece.join("\n")
+    });
+    proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.join("\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// `scripts/fuzz config` asks the same of any text.
+    #[test]
+    fn what_is_read_is_printed_and_read_to_the_same_and_what_is_refused_is_told_with_its_place(text in shuffled()) {
+        for text in [text.clone(), format!("{text}\n{TWO_PORTS}")] {
+            match Config::parse(&text) {
+                Ok(read) => prop_assert_eq!(Config::parse(&read.to_toml()), Ok(read)),
+                Err(error) => {
+                    let said = error.to_string();
+                    let lines = text.split('\n').count();
+                    let placed = error.place().is_some_and(|(line, _)| line <= lines) && said.ends_with('^');
+                    prop_assert!(placed || error.message().contains("[[port]]"), "{}", said);
+                    prop_assert!(said.len() < 2_000 && said.lines().count() <= 4, "{}", said);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_word_of_the_file_gives_a_terminal_an_order() {
+    for text in [
+        "\"\\u001b[31m\" = 1",
+        "profile = \"\\u001b[2J\"",
+        "[timeouts]\n\"\\u001bx\" = 1",
+        "[log]\nlevel = \"a\\nb\"",
+        "[zones]\n\"\u{9b}\" = 3",
+        "[[port]]\nname = \"a\"\ndevice = \"net_null0\\u001b\"",
+    ] {
+        let said = Config::parse(text).unwrap_err().to_string();
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+        let (first, rest) = said.split_once('\n').unwrap();
+        assert!(first.contains("\\u{") || first.contains("\\n"), "spelled out: {first}");
+        assert_eq!(rest.lines().count(), 3, "the place and nothing else: {rest}");
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) struct Hub {
 /// What is said of events beside what they hold.
 pub(super) struct Words {
     pub(super) classic: bool,
-    pub(super) boot_unix_ms: u64,
+    /// What the wall clock, as it is set now, would have read when the machine booted.
+    pub(super) boot_unix_ms: fn() -> u64,
     pub(super) community_id_seed: u16,
     /// The timeouts as they are now.
     pub(super) timeouts: Box<dyn Fn() -> Timeouts + Send + Sync>,
@@ -105,9 +106,10 @@ impl Hub {
     /// Takes what one worker has told. Bounded by one ring's worth, so that a storm of events does not starve requests.
     pub(super) fn drain(&self, workers: &Workers, worker: usize) {
         let timeouts = (self.words.timeouts)();
+        let boot_unix_ms = (self.words.boot_unix_ms)();
         for _ in 0..EVENTS {
             let Some(event) = workers.next_event(worker) else { break };
-            let Words { classic, boot_unix_ms, community_id_seed, ref tags_of, .. } = self.words;
+            let Words { classic, community_id_seed, ref tags_of, .. } = self.words;
             if !self.exports.is_empty()
                 && let Some(record) = Record::new(&event, &timeouts, boot_unix_ms, tags_of)
             {

@@ -57,7 +57,7 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// What control is told at the start, and the doors to what it may not see.
 pub struct Appliance {
-    /// `uptime_secs` and `boot_unix_ms` are filled in at each reading.
+    /// `uptime_secs`, `boot_unix_ms` and `last_reload` are filled in at each reading.
     pub info: Info,
     /// As it was read at the start.
     pub config: Config,
@@ -78,8 +78,8 @@ pub struct Appliance {
     pub pool_stats: Box<dyn Fn() -> Vec<PoolStats> + Send + Sync>,
     /// Reads the worker's counter and the boot clock (nanoseconds) together.
     pub read_clocks: fn() -> (u64, u64),
-    /// The wall clock's reading when the machine booted, in milliseconds since 1970.
-    pub boot_unix_ms: u64,
+    /// Asks what the wall clock, as it is set now, would have read when the machine booted: milliseconds since 1970.
+    pub boot_unix_ms: fn() -> u64,
 }
 
 /// What every request sees.
@@ -92,6 +92,7 @@ struct State {
     running: Arc<Mutex<Config>>,
     /// Held while the configuration changes, so that two changes follow each other.
     changing: tokio::sync::Mutex<()>,
+    /// Its moments are milliseconds since the machine booted.
     last_reload: Mutex<LastReload>,
     observed: tokio::sync::Mutex<Option<(Instant, Arc<Stats>)>>,
     last: Mutex<Vec<Observed>>,
@@ -120,12 +121,13 @@ pub async fn serve(
     };
     let hub = Arc::new(Hub::new(std::mem::take(&mut appliance.exports), words));
     let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
+    let at_start = reload::at_start(boot_ms(&appliance));
     let state = Arc::new(State {
         classic,
         hub: Arc::clone(&hub),
         running,
         changing: tokio::sync::Mutex::default(),
-        last_reload: Mutex::new(reload::at_start()),
+        last_reload: Mutex::new(at_start),
         observed: tokio::sync::Mutex::new(None),
         last: Mutex::new(vec![Observed::default(); workers.len()]),
         scrape: Scrape::default(),
@@ -149,6 +151,10 @@ pub async fn serve(
     }
     hub.exports().finish();
     result
+}
+
+fn boot_ms(appliance: &Appliance) -> u64 {
+    (appliance.read_clocks)().1 / 1_000_000
 }
 
 impl State {
@@ -205,10 +211,14 @@ impl State {
     }
 
     fn info(&self) -> Info {
+        let boot_unix_ms = (self.appliance.boot_unix_ms)();
+        let mut last_reload = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        last_reload.unix_ms += boot_unix_ms;
+        last_reload.success_unix_ms += boot_unix_ms;
         Info {
             uptime_secs: self.uptime_secs(),
-            boot_unix_ms: self.appliance.boot_unix_ms,
-            last_reload: self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            boot_unix_ms,
+            last_reload,
             table_on_full: on_full_word(self.config().table.on_full).to_owned(),
             ..self.appliance.info.clone()
         }
@@ -218,9 +228,14 @@ impl State {
         self.started.elapsed().as_secs()
     }
 
-    /// The wall clock, as it counts on from the machine's start: milliseconds since 1970.
+    /// Milliseconds since the machine booted. What is kept is kept by this clock, which nobody sets.
+    fn boot_ms(&self) -> u64 {
+        boot_ms(&self.appliance)
+    }
+
+    /// The wall clock: milliseconds since 1970.
     fn unix_ms(&self) -> u64 {
-        self.appliance.boot_unix_ms + (self.appliance.read_clocks)().1 / 1_000_000
+        (self.appliance.boot_unix_ms)() + self.boot_ms()
     }
 
     fn settings(&self) -> Settings {

@@ -119,7 +119,7 @@ fn take_records(state: &State) {
 impl State {
     fn packet_line(&self, worker: usize, told: &Sighting) -> PacketLine {
         let port = self.appliance.info.ports.get(usize::from(told.port)).map(|port| port.name.clone());
-        let boot_unix_ms = self.appliance.boot_unix_ms;
+        let boot_unix_ms = (self.appliance.boot_unix_ms)();
         let packet = Packet::new(&told.explained, worker as u32, port, self.classic, boot_unix_ms);
         PacketLine::Packet(Box::new(packet))
     }

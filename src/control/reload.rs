@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::State;
 use super::desk::NoAnswer;
@@ -33,9 +33,14 @@ pub(super) enum Refused {
 }
 
 /// What is told of the file that the appliance started with.
-pub(super) fn at_start() -> LastReload {
-    let unix_ms = unix_ms();
-    LastReload { unix_ms, success: true, success_unix_ms: unix_ms, taken: 1, ..LastReload::default() }
+pub(super) fn at_start(boot_ms: u64) -> LastReload {
+    LastReload {
+        unix_ms: boot_ms,
+        success: true,
+        success_unix_ms: boot_ms,
+        taken: 1,
+        ..LastReload::default()
+    }
 }
 
 /// Reads the file again whenever a hang-up comes, and has flow records go on in files that were moved; runs as long as the control thread does.
@@ -62,7 +67,7 @@ impl State {
         let done = self.take_over().await;
         systemd::reloaded();
         let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
-        last.unix_ms = unix_ms();
+        last.unix_ms = self.boot_ms();
         last.success = done.is_ok();
         match &done {
             Ok(Reloaded { changed }) => {
@@ -145,9 +150,4 @@ fn read(path: &Path) -> Result<Config, Refused> {
         )));
     }
     Ok(Config::load(path)?)
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

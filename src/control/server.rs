@@ -29,6 +29,7 @@ use super::places::{Place, Places};
 use super::token::{Token, TokenError};
 use super::{State, routes};
 use crate::config::Control;
+use crate::privileges::User;
 
 /// How long a client may take for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,8 +94,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens the doors. A socket file that nobody answers on is replaced, a token that is missing is made.
-pub fn claim(control: &Control) -> Result<Claimed, ControlError> {
+/// Opens the doors. A socket file that nobody answers on is replaced, a token that is missing is made, for `user` if this
+/// process will become one.
+pub fn claim(control: &Control, user: Option<&User>) -> Result<Claimed, ControlError> {
     let socket = control.socket.as_path();
     let path = || socket.to_owned();
     let failed = |error| ControlError::Socket { path: path(), error };
@@ -120,7 +122,7 @@ pub fn claim(control: &Control) -> Result<Claimed, ControlError> {
     let http = control.http.map(listen).transpose()?;
     // Without the TCP door there is nobody to show it.
     let token_file = control.token_file.as_deref().filter(|_| http.is_some());
-    let token = token_file.map(Token::of).transpose()?;
+    let token = token_file.map(|path| Token::of(path, user)).transpose()?;
     let guard = Guard { token, reads: control.reads, hosts: control.hosts.clone() };
     Ok(Claimed { unix, socket: file, http, guard })
 }

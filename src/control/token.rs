@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use subtle::ConstantTimeEq;
 
+use crate::privileges::User;
+
 /// Characters at least. As hexadecimal digits, the leanest way to write it, these are 128 bits.
 const CHARS: usize = 32;
 
@@ -58,19 +60,19 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads the file, or makes it where there is none.
-    pub(super) fn of(path: &Path) -> Result<Self, TokenError> {
-        match Self::read(path) {
+    /// Reads the file, or makes it where there is none. It is this process's, or that of the user whom it will become.
+    pub(super) fn of(path: &Path, user: Option<&User>) -> Result<Self, TokenError> {
+        match Self::read(path, user) {
             Err(TokenError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                make(path)?;
-                Self::read(path)
+                make(path, user)?;
+                Self::read(path, user)
             }
             read => read,
         }
     }
 
     /// Reads the file.
-    fn read(path: &Path) -> Result<Self, TokenError> {
+    fn read(path: &Path, user: Option<&User>) -> Result<Self, TokenError> {
         let path_buf = || path.to_owned();
         let failed = |error| TokenError::Read { path: path_buf(), error };
         // A pipe would have the start wait for its writer.
@@ -83,7 +85,7 @@ impl Token {
         if found.mode() & FORBIDDEN_MODE != 0 {
             return Err(TokenError::Open { path: path_buf(), mode: found.mode() & 0o7777 });
         }
-        let me = rustix::process::geteuid().as_raw();
+        let me = user.map_or_else(|| rustix::process::geteuid().as_raw(), User::uid);
         if found.uid() != 0 && found.uid() != me {
             return Err(TokenError::Foreign { path: path_buf(), owner: found.uid(), me });
         }
@@ -102,9 +104,9 @@ impl Token {
     }
 }
 
-/// Whether the file can be used as a token.
-pub fn check_token(path: &Path) -> Result<(), TokenError> {
-    Token::read(path).map(drop)
+/// Whether the file can be used as a token, by this process or by the user whom it will become.
+pub fn check_token(path: &Path, user: Option<&User>) -> Result<(), TokenError> {
+    Token::read(path, user).map(drop)
 }
 
 /// Long enough, and of what a header can carry.
@@ -116,7 +118,7 @@ fn is_strong(token: &[u8]) -> bool {
         && seen.iter().filter(|&&seen| seen).count() >= DIFFERENT
 }
 
-fn make(path: &Path) -> Result<(), TokenError> {
+fn make(path: &Path, user: Option<&User>) -> Result<(), TokenError> {
     let failed = |error| TokenError::Make { path: path.to_owned(), error };
     let mut bytes = [0; MADE_BYTES];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -125,6 +127,8 @@ fn make(path: &Path) -> Result<(), TokenError> {
     text.push('\n');
     let mut file: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    // Made just now and by nobody else, so that no link has led here.
+    user.map_or(Ok(()), |user| user.own_open(&file)).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     tracing::info!(file = %path.display(), "a token was made");
     Ok(())
@@ -157,19 +161,21 @@ mod tests {
     fn a_token_that_is_missing_is_made_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let made = Token::of(&path).unwrap();
+        let made = Token::of(&path, None).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!((text.trim().len(), std::fs::metadata(&path).unwrap().mode() & 0o777), (64, 0o600));
-        assert!(made.is(text.trim().as_bytes()) && Token::of(&path).unwrap().is(text.trim().as_bytes()));
+        assert!(
+            made.is(text.trim().as_bytes()) && Token::of(&path, None).unwrap().is(text.trim().as_bytes())
+        );
         let other = folder.path().join("other");
-        Token::of(&other).unwrap();
+        Token::of(&other, None).unwrap();
         assert_ne!(std::fs::read_to_string(other).unwrap(), text);
     }
 
     #[test]
     fn what_is_nearly_the_token_is_not() {
         let (_folder, path) = file(GOOD, 0o640);
-        let token = Token::of(&path).unwrap();
+        let token = Token::of(&path, None).unwrap();
         assert!(token.is(GOOD.trim().as_bytes()));
         for wrong in ["", "0123456789abcdef0123456789abcdeF", "0123456789abcdef0123456789abcde", GOOD] {
             assert!(!token.is(wrong.as_bytes()), "{wrong:?}");
@@ -181,7 +187,7 @@ mod tests {
     fn files_that_others_may_read_or_write_are_refused() {
         for mode in [0o604, 0o660, 0o644, 0o666, 0o602] {
             let (_folder, path) = file(GOOD, mode);
-            assert!(matches!(Token::of(&path), Err(TokenError::Open { .. })), "{mode:o}");
+            assert!(matches!(Token::of(&path, None), Err(TokenError::Open { .. })), "{mode:o}");
         }
     }
 
@@ -190,11 +196,11 @@ mod tests {
         for weak in ["", "secret\n", &"ab".repeat(40), "0123456789abcdef 0123456789abcdef", &"x".repeat(5000)]
         {
             let (_folder, path) = file(weak, 0o600);
-            assert!(matches!(Token::of(&path), Err(TokenError::Weak { .. })), "{weak:?}");
+            assert!(matches!(Token::of(&path, None), Err(TokenError::Weak { .. })), "{weak:?}");
         }
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Token::of(folder.path()), Err(TokenError::NotAFile { .. })));
+        assert!(matches!(Token::of(folder.path(), None), Err(TokenError::NotAFile { .. })));
         let nowhere = folder.path().join("no/such");
-        assert!(matches!(Token::of(&nowhere), Err(TokenError::Make { .. })));
+        assert!(matches!(Token::of(&nowhere, None), Err(TokenError::Make { .. })));
     }
 }

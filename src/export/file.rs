@@ -26,6 +26,8 @@ pub(super) struct EveFile {
     ends: Vec<usize>,
     /// The file ends inside a line that could not be taken back.
     broken: bool,
+    /// It could not be opened again the last time, and the log says so.
+    complained: bool,
 }
 
 impl EveFile {
@@ -34,7 +36,8 @@ impl EveFile {
         if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(ExportError::NotAFile(path.to_owned()));
         }
-        let file = open(path).map_err(|error| ExportError::File { path: path.to_owned(), error })?;
+        let me = rustix::process::geteuid().as_raw();
+        let file = open(path).map_err(|error| ExportError::File { path: path.to_owned(), error, me })?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -43,6 +46,7 @@ impl EveFile {
             text: Vec::new(),
             ends: Vec::new(),
             broken: false,
+            complained: false,
         })
     }
 
@@ -114,11 +118,12 @@ impl Out for EveFile {
         }
         match open(&self.path) {
             Ok(file) => {
-                (self.file, self.broken) = (file, false);
+                (self.file, self.broken, self.complained) = (file, false, false);
                 tracing::info!(path = %self.path.display(), "the flow records' file was opened again");
             }
             // The next turn tries again; until then the old file takes the records.
-            Err(error) if asked => {
+            Err(error) if asked || !self.complained => {
+                self.complained = true;
                 tracing::warn!(path = %self.path.display(), %error, "the flow records' file cannot be opened again: they go on into the old one");
             }
             Err(_) => {}

@@ -35,10 +35,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error(
-        "the flow records' file {path} cannot be opened ({error}): make its folder and let this user write there, or change \
-         `export.eve.path`"
+        "the flow records' file {path} cannot be opened ({error}): make its folder, let user {me} write there and own the file, \
+         or change `export.eve.path`"
     )]
-    File { path: PathBuf, error: io::Error },
+    File { path: PathBuf, error: io::Error, me: u32 },
     #[error("{0} is not a regular file: set `export.eve.path` to one, or to a path where none is yet")]
     NotAFile(PathBuf),
     #[error("no socket for the collector can be made ({0}): the system is out of resources")]
@@ -82,11 +82,6 @@ impl Prepared {
             ipfix: export.ipfix.as_ref().map(Collector::new).transpose()?,
             reopen,
         })
-    }
-
-    /// Whether there is nobody to tell.
-    pub fn is_empty(&self) -> bool {
-        self.eve.is_none() && self.ipfix.is_none()
     }
 
     /// Starts the threads; they run where the caller's thread may.

@@ -28,19 +28,34 @@ pub struct Reading {
 pub fn read() -> Reading {
     let once = || {
         let before = dpdk::eal::cycles();
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let boot_ns = boot_ns();
         let after = dpdk::eal::cycles();
-        let boot_ns = boot.tv_sec.unsigned_abs() * SECOND + boot.tv_nsec.unsigned_abs();
         (after.saturating_sub(before), Reading { tsc: before + after.saturating_sub(before) / 2, boot_ns })
     };
     let first = once();
     (0..4).map(|_| once()).fold(first, |best, other| if other.0 < best.0 { other } else { best }).1
 }
 
-/// Milliseconds since 1970 at which the machine booted, by the wall clock as it is now.
+fn boot_ns() -> u64 {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    boot.tv_sec.unsigned_abs() * SECOND + boot.tv_nsec.unsigned_abs()
+}
+
+/// Milliseconds since 1970 at which the machine booted, by the wall clock as it is now. Asked anew for whatever is told:
+/// the clock is often set only after the start, by NTP on a machine that has none of its own.
 pub fn boot_unix_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or_default().saturating_sub(read().boot_ns / 1_000_000)
+    let once = || {
+        let before = boot_ns();
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let after = boot_ns();
+        let unix_ns = u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX);
+        (after.saturating_sub(before), unix_ns.saturating_sub(before.midpoint(after)))
+    };
+    let first = once();
+    let (_, boot_unix_ns) =
+        (0..2).map(|_| once()).fold(first, |best, other| if other.0 < best.0 { other } else { best });
+    // To the nearest, so that what is left of the span between two readings seldom moves it.
+    boot_unix_ns.saturating_add(500_000) / 1_000_000
 }
 
 /// Turns counter readings into boot time. Never goes back.

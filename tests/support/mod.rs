@@ -143,7 +143,13 @@ impl Daemon {
 
     /// Starts it with the `config.toml` of `folder`.
     pub fn start_in(folder: tempfile::TempDir) -> Self {
-        let child = command(folder.path()).spawn().unwrap();
+        let command = command(folder.path());
+        Self::start_by(command, folder)
+    }
+
+    /// Starts it by a command line that [`command`] made for `folder`.
+    pub fn start_by(mut command: Command, folder: tempfile::TempDir) -> Self {
+        let child = command.spawn().unwrap();
         let mut daemon = Self { child, folder };
         let begun = Instant::now();
         while UnixStream::connect(daemon.socket()).is_err() || daemon.try_get("/v1/info").is_none() {

@@ -11,7 +11,7 @@ const AT_LEAST: usize = 5;
 /// What lies further ahead is not foreseen: a day.
 const HORIZON_SECS: f64 = 86_400.0;
 
-/// From (milliseconds since 1970, flows), the oldest first.
+/// From (milliseconds since some moment, flows), the oldest first.
 pub(super) fn forecast(samples: &[(u64, f32)], entries: u64, limit: u64) -> Forecast {
     let growth = if samples.len() < AT_LEAST { 0.0 } else { slope(samples) };
     let room = limit.saturating_sub(entries) as f64;
@@ -34,7 +34,7 @@ fn slope(samples: &[(u64, f32)]) -> f64 {
         over += (x - mean_x) * (y - mean_y);
         under += (x - mean_x) * (x - mean_x);
     }
-    // All samples at one moment: a wall clock that was set back.
+    // All samples at one moment have no slope.
     if under > 0.0 { over / under } else { 0.0 }
 }
 

@@ -12,7 +12,8 @@ pub(super) struct Ring {
     names: Vec<String>,
     /// One after the other, each with as many numbers as there are names. 32 bits hold 7 digits: enough for a curve.
     values: Vec<f32>,
-    unix_ms: Vec<u64>,
+    /// When each was taken: milliseconds since the machine booted, which go up whatever becomes of the wall clock.
+    boot_ms: Vec<u64>,
     /// The place of the next sample.
     next: usize,
     len: usize,
@@ -20,11 +21,11 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Keeps what a whole overview says, in the place of the oldest sample where there is no other.
-    pub(super) fn keep(&mut self, overview: &Overview) {
+    pub(super) fn keep(&mut self, overview: &Overview, boot_ms: u64) {
         if self.names.is_empty() {
             series(overview, &mut |name, _| self.names.push(name()));
             self.values = vec![0.0; self.names.len() * SAMPLES];
-            self.unix_ms = vec![0; SAMPLES];
+            self.boot_ms = vec![0; SAMPLES];
         }
         let width = self.names.len();
         let row = &mut self.values[self.next * width..(self.next + 1) * width];
@@ -35,7 +36,7 @@ impl Ring {
                 *place = rounded(value);
             }
         });
-        self.unix_ms[self.next] = overview.unix_ms;
+        self.boot_ms[self.next] = boot_ms;
         self.next = (self.next + 1) % SAMPLES;
         self.len = (self.len + 1).min(SAMPLES);
     }
@@ -46,23 +47,23 @@ impl Ring {
         (first..first + self.len).map(|place| place % SAMPLES)
     }
 
-    /// One series' last numbers as (milliseconds since 1970, number), the oldest first.
+    /// One series' last numbers as (milliseconds since the machine booted, number), the oldest first.
     pub(super) fn last(&self, name: &str, samples: usize) -> Vec<(u64, f32)> {
         let Some(column) = self.names.iter().position(|known| known == name) else { return Vec::new() };
         let skip = self.len.saturating_sub(samples);
-        let at = |place: usize| (self.unix_ms[place], self.values[place * self.names.len() + column]);
+        let at = |place: usize| (self.boot_ms[place], self.values[place * self.names.len() + column]);
         self.places().skip(skip).map(at).collect()
     }
 
-    /// All of it, without the series that are zero throughout.
-    pub(super) fn tell(&self) -> History {
+    /// All of it, without the series that are zero throughout. `boot_unix_ms` is the machine's boot by the wall clock.
+    pub(super) fn tell(&self, boot_unix_ms: u64) -> History {
         let width = self.names.len();
         let column = |(column, name): (usize, &String)| {
             let values: Vec<f32> = self.places().map(|place| self.values[place * width + column]).collect();
             values.iter().any(|&value| value != 0.0).then(|| (name.clone(), values))
         };
         History {
-            unix_ms: self.places().map(|place| self.unix_ms[place]).collect(),
+            unix_ms: self.places().map(|place| boot_unix_ms + self.boot_ms[place]).collect(),
             series: self.names.iter().enumerate().filter_map(column).collect(),
         }
     }
@@ -121,22 +122,22 @@ fn series(overview: &Overview, tell: &mut dyn FnMut(&dyn Fn() -> String, f64)) {
 mod tests {
     use super::*;
 
-    fn at(second: u64) -> Overview {
-        Overview { unix_ms: second * 1000, entries: second * 10, ..Overview::default() }
+    fn keep(ring: &mut Ring, second: u64) {
+        ring.keep(&Overview { entries: second * 10, ..Overview::default() }, second * 1000);
     }
 
     #[test]
     fn the_oldest_sample_gives_way_and_no_memory_is_taken_for_the_new_one() {
         let mut ring = Ring::default();
-        ring.keep(&at(1));
-        let taken = (ring.values.capacity(), ring.unix_ms.capacity());
+        keep(&mut ring, 1);
+        let taken = (ring.values.capacity(), ring.boot_ms.capacity());
         for second in 2..=SAMPLES as u64 + 3 {
-            ring.keep(&at(second));
+            keep(&mut ring, second);
         }
-        assert_eq!((ring.values.capacity(), ring.unix_ms.capacity()), taken);
-        let told = ring.tell();
+        assert_eq!((ring.values.capacity(), ring.boot_ms.capacity()), taken);
+        let told = ring.tell(7);
         assert_eq!(told.unix_ms.len(), SAMPLES);
-        assert_eq!((told.unix_ms[0], told.unix_ms[SAMPLES - 1]), (4_000, (SAMPLES as u64 + 3) * 1000));
+        assert_eq!((told.unix_ms[0], told.unix_ms[SAMPLES - 1]), (4_007, (SAMPLES as u64 + 3) * 1000 + 7));
         assert_eq!(told.series["entries"][0], 40.0);
         assert_eq!(ring.last("entries", 2), [(902_000, 9020.0), (903_000, 9030.0)]);
     }
@@ -144,8 +145,8 @@ mod tests {
     #[test]
     fn a_series_that_never_moved_is_not_sent() {
         let mut ring = Ring::default();
-        ring.keep(&at(1));
-        let names: Vec<_> = ring.tell().series.into_keys().collect();
+        keep(&mut ring, 1);
+        let names: Vec<_> = ring.tell(0).series.into_keys().collect();
         assert_eq!(names, ["entries"]);
     }
 }

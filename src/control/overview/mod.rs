@@ -64,13 +64,13 @@ impl Overviews {
         &self,
         before: (Instant, &Stats),
         now: (Instant, &Stats),
-        unix_ms: u64,
+        (unix_ms, boot_ms): (u64, u64),
         uptime_secs: u64,
     ) -> Overview {
         let seconds = now.0.duration_since(before.0).as_secs_f64();
         let mut overview = Overview { unix_ms, uptime_secs, ..rates::whole(before.1, now.1, seconds) };
         let mut ring = self.ring();
-        ring.keep(&overview);
+        ring.keep(&overview, boot_ms);
         let samples = ring.last("entries", forecast::SAMPLES);
         drop(ring);
         overview.forecast = forecast::forecast(&samples, overview.entries, overview.entries_limit);
@@ -94,7 +94,7 @@ pub(super) async fn run(state: Arc<State>) {
         let mut overview = state.overviews.next(
             (earlier.0, &earlier.1),
             (now.0, &now.1),
-            state.unix_ms(),
+            (state.unix_ms(), state.boot_ms()),
             state.uptime_secs(),
         );
         before = Some(now);
@@ -161,7 +161,7 @@ pub(super) async fn now(Shared(state): Shared<Arc<State>>) -> Response {
 #[utoipa::path(get, path = "/v1/overview/history", operation_id = "overview_history",
     responses((status = 200, body = History)))]
 pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Json<History> {
-    Json(state.overviews.ring().tell())
+    Json(state.overviews.ring().tell((state.appliance.boot_unix_ms)()))
 }
 
 /// The overview as server-sent events: the present one at once and then one a second.
