@@ -165,10 +165,10 @@ impl State {
         {
             return (*at, Arc::clone(stats));
         }
-        for worker in 0..self.workers.len() {
-            let answer = self.workers.ask(worker, Command::Snapshot(Box::default())).await;
+        let answers = self.workers.ask_all(|| Command::Snapshot(Box::default())).await;
+        let last = {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = last.get_mut(worker) {
+            for (known, answer) in last.iter_mut().zip(answers) {
                 match answer {
                     Ok(Command::Snapshot(snapshot)) => {
                         *known = Observed { snapshot: *snapshot, responding: true };
@@ -176,11 +176,11 @@ impl State {
                     _ => known.responding = false,
                 }
             }
-        }
+            last.clone()
+        };
         let limit = self.appliance.info.table_max_entries;
         let ports = (self.appliance.port_stats)();
         let pools = (self.appliance.pool_stats)();
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
         let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();

@@ -62,8 +62,9 @@ impl PortDoors {
 }
 
 async fn tell(workers: &Workers, port: usize, running: bool) -> Result<(), PortError> {
-    for worker in 0..workers.len() {
-        match workers.ask(worker, Command::Port { port, running, done: false }).await? {
+    let answers = workers.ask_all(|| Command::Port { port, running, done: false }).await;
+    for (worker, answer) in answers.into_iter().enumerate() {
+        match answer? {
             Command::Port { done: true, .. } => {}
             _ => return Err(PortError::Refused { worker }),
         }

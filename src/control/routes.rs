@@ -11,14 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::routes;
 
 use super::api::{self, Routes};
 use super::desk::NoAnswer;
-use super::hub::{Line, json_line};
+use super::hub::Line;
 use super::ports::PortError;
 use super::reload::Refused;
 use super::schema::{
@@ -165,27 +164,14 @@ async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, 
     tokio::spawn(async move {
         loop {
             let first = tokio::select! {
-                first = reader.recv() => first,
+                first = reader.next() => first,
                 () = parts.closed() => return,
             };
+            let Some(first) = first else { return };
+            let more = std::iter::from_fn(|| reader.next_now());
             let mut text = Vec::new();
-            match first {
-                Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) => {
-                    text.extend_from_slice(&json_line(&EventLine::Lost { count }))
-                }
-                Err(RecvError::Closed) => return,
-            }
-            for _ in 1..EVENTS_PER_WRITE {
-                match reader.try_recv() {
-                    Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
-                    Ok(_) => {}
-                    Err(TryRecvError::Lagged(count)) => {
-                        text.extend_from_slice(&json_line(&EventLine::Lost { count }));
-                    }
-                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                }
+            for line in std::iter::once(first).chain(more).take(EVENTS_PER_WRITE).filter(&wanted) {
+                text.extend_from_slice(&line.json);
             }
             if !text.is_empty() && parts.send(Ok(text.into())).await.is_err() {
                 return;
