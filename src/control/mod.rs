@@ -184,6 +184,7 @@ impl State {
         let zones = self.appliance.zones.series();
         let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
+        stats.events_missed = self.hub.missed();
         let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));

@@ -247,6 +247,9 @@ pub struct Stats {
     /// Where flow records go, if anywhere.
     #[serde(default)]
     pub exports: Vec<ExportStats>,
+    /// Events that readers of `/v1/events` were too slow for, those of each reader together.
+    #[serde(default)]
+    pub events_missed: u64,
 }
 
 /// What one sink of flow records counted since the start. Together with what is still queued, it is every flow that ended.

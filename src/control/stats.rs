@@ -52,6 +52,7 @@ pub fn stats(
         pools,
         zones,
         exports: Vec::new(),
+        events_missed: 0,
     }
 }
 

@@ -151,6 +151,7 @@ fn totals(stats: &Stats) -> Value {
         ("entries_limit", Value::Number(stats.entries_limit)),
         ("assured", Value::Number(stats.assured)),
         ("replied", Value::Number(stats.replied)),
+        ("events_missed", Value::Number(stats.events_missed)),
     ];
     pairs.extend(COUNTS.map(|(name, of)| (name, Value::Number(stats.workers.iter().map(of).sum()))));
     pairs.extend(LABELLED.map(|(name, of)| {
