@@ -236,7 +236,15 @@ enum ConfigCommand {
     /// Say whether the file can be used
     Check(ConfigFile),
     /// Print the whole configuration, defaults included, as a file
-    Show(ConfigFile),
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// That of the appliance that runs, with the changes made since its start
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Print what the file sets otherwise than the defaults, or than a running appliance has it
     Diff {
         #[command(flatten)]
@@ -355,7 +363,10 @@ fn dispatch(command: Command) -> Done {
             let path = file.config.display();
             Ok(writeln!(io::stdout(), "{path}: ok, ports {}", ports.join(", "))?)
         }
-        Command::Config(ConfigCommand::Show(file)) => {
+        Command::Config(ConfigCommand::Show { file: _, running: true, ask }) => {
+            Ok(write!(io::stdout(), "{}", client::Client::new(&ask.socket)?.text("/v1/config")?)?)
+        }
+        Command::Config(ConfigCommand::Show { file, .. }) => {
             let (config, overrides) = Config::load_told(&file.config)?;
             let mut out = io::stdout().lock();
             for (key, variable) in overrides {

@@ -108,7 +108,7 @@ async fn info(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.info()).into_response()
 }
 
-/// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
+/// The configuration as it runs now, as a file: timeouts, switches and limits may have been changed since the start.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, content_type = "application/toml", body = String)))]
 async fn config(Shared(state): Shared<Arc<State>>) -> Response {
     ([(header::CONTENT_TYPE, "application/toml")], state.config().to_toml()).into_response()
@@ -325,14 +325,11 @@ async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
         Ok(asked) => asked,
         Err(refused) => return refused,
     };
-    let zones = &state.appliance.zones;
-    match asked {
-        SetLimit { zone: Some(zone), limit } => zones.set_limit(zone, limit),
-        SetLimit { zone: None, limit: Some(limit) } => zones.set_default_limit(limit),
-        SetLimit { zone: None, limit: None } => {
-            return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
-        }
+    if asked == (SetLimit { zone: None, limit: None }) {
+        return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
     }
+    state.set_limit(asked.zone, asked.limit).await;
+    let zones = &state.appliance.zones;
     tracing::info!(zone = asked.zone, limit = asked.limit, "zone limit changed");
     let rows = asked.zone.map(|zone| zones.limit(zone)).into_iter().collect();
     Json(Limits { zones: rows, ..zones.limits() }).into_response()
