@@ -342,7 +342,6 @@ fn serve(
         exports,
         ports: port_doors(config, &ports),
         pool_stats: Box::new(move || vec![pool_stats(&pool)]),
-        port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
             (reading.tsc, reading.boot_ns)

@@ -43,7 +43,7 @@ use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
 use packets::Packets;
-use schema::{ExportStats, Info, LastReload, PoolStats, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PoolStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
 
@@ -70,7 +70,6 @@ pub struct Appliance {
     pub zones: Registry,
     pub exports: Exports,
     /// Asks the drivers.
-    pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
     /// Where the numbers are written down for DPDK's telemetry socket.
     pub board: Arc<Board>,
@@ -179,7 +178,7 @@ impl State {
             last.clone()
         };
         let limit = self.appliance.info.table_max_entries;
-        let ports = (self.appliance.port_stats)();
+        let ports = self.appliance.ports.observe(false).iter().map(|row| row.stats.clone()).collect();
         let pools = (self.appliance.pool_stats)();
         let zones = self.appliance.zones.series();
         let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);

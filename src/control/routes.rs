@@ -267,7 +267,7 @@ struct PortsQuery {
     xstats: bool,
 }
 
-/// Ports, links and counters.
+/// Ports, links and counters, at most 250 ms old.
 #[utoipa::path(get, path = "/v1/ports", params(PortsQuery), responses((status = 200, body = Vec<PortRow>)))]
 async fn ports(
     Shared(state): Shared<Arc<State>>,
@@ -277,7 +277,7 @@ async fn ports(
         Ok(query) => query,
         Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
     };
-    Json((state.appliance.ports.rows)(query.xstats)).into_response()
+    Json(&*state.appliance.ports.recent(query.xstats)).into_response()
 }
 
 /// Stops or starts a port.
@@ -306,7 +306,8 @@ async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Respon
         Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
     tracing::info!(port = asked.name, running = asked.running, "port changed");
-    match (state.appliance.ports.rows)(false).into_iter().nth(port) {
+    state.ask_afresh().await;
+    match state.appliance.ports.observe(false).get(port) {
         Some(row) => Json(row).into_response(),
         None => nothing_here().await,
     }
