@@ -466,6 +466,7 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
     };
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: crate::REVISION.to_owned(),
         dpdk: eal::version(),
         profile: profile_word(config.settings.profile).to_owned(),
         mode: mode_word(config.mode).to_owned(),

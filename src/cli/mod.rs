@@ -230,7 +230,7 @@ enum Command {
         /// An existing folder
         folder: PathBuf,
     },
-    /// Print the versions of this program and of DPDK
+    /// Print the versions of this program and of DPDK, and the commit that it was built from
     Version,
 }
 
@@ -394,7 +394,8 @@ fn dispatch(command: Command) -> Done {
         Command::Man { folder } => shell::man(&folder),
         Command::Version => {
             let own = env!("CARGO_PKG_VERSION");
-            Ok(writeln!(io::stdout(), "dpdk-conntrack {own}, {}", dpdk::eal::version())?)
+            let (revision, dpdk) = (crate::REVISION, dpdk::eal::version());
+            Ok(writeln!(io::stdout(), "dpdk-conntrack {own} (revision {revision}), {dpdk}")?)
         }
     }
 }

@@ -199,6 +199,9 @@ pub struct Reloaded {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
     pub version: String,
+    /// The commit that it was built from; `unknown` of a debug build, and where there was no git.
+    #[serde(default)]
+    pub revision: String,
     pub dpdk: String,
     /// `classic` or `linux`.
     pub profile: String,

@@ -97,6 +97,7 @@ fn dict(pairs: Vec<(&str, Value)>) -> Value {
 fn info(info: &Info) -> Value {
     dict(vec![
         ("version", Value::Text(info.version.clone())),
+        ("revision", Value::Text(info.revision.clone())),
         ("dpdk", Value::Text(info.dpdk.clone())),
         ("profile", Value::Text(info.profile.clone())),
         ("mode", Value::Text(info.mode.clone())),
