@@ -135,21 +135,36 @@ impl Hub {
             }
             let mut lost = workers.events_lost();
             loop {
-                for worker in 0..workers.len() {
-                    self.drain(&workers, worker);
-                    tokio::task::yield_now().await;
-                }
+                self.drain_all(&workers).await;
                 self.exports.lost_earlier(workers.ends_lost());
                 let lost_now = workers.events_lost();
                 if lost_now > lost {
                     self.say(&EventLine::Lost { count: lost_now - lost }, None);
                     lost = lost_now;
                 }
-                if self.lines.receiver_count() == 0 && self.stop_if_alone(&workers).await {
+                if self.lines.receiver_count() == 0 && self.alone(&workers).await {
                     break;
                 }
                 tokio::time::sleep(PERIOD).await;
             }
+        }
+    }
+
+    /// [`Hub::stop_if_alone`], while rings are emptied on: a worker that does not answer must not cost the others' records.
+    async fn alone(&self, workers: &Workers) -> bool {
+        let mut stopped = std::pin::pin!(self.stop_if_alone(workers));
+        loop {
+            tokio::select! {
+                stopped = &mut stopped => return stopped,
+                () = tokio::time::sleep(PERIOD) => self.drain_all(workers).await,
+            }
+        }
+    }
+
+    async fn drain_all(&self, workers: &Workers) {
+        for worker in 0..workers.len() {
+            self.drain(workers, worker);
+            tokio::task::yield_now().await;
         }
     }
 
