@@ -50,6 +50,7 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
         zones,
         exports,
         events_missed,
+        observed_boot_ms: _,
     } = stats;
     writeln!(out, "table      entries={entries} limit={entries_limit} replied={replied} assured={assured}")?;
     for row in states.iter().filter(|row| row.entries > 0) {

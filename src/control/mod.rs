@@ -184,6 +184,7 @@ impl State {
         let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
         stats.events_missed = self.hub.missed();
+        stats.observed_boot_ms = (self.appliance.read_clocks)().1 / 1_000_000;
         let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));

@@ -236,6 +236,9 @@ pub struct PortInfo {
 /// `GET /v1/stats`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
+    /// When the workers were asked: milliseconds since the machine booted. Who asks again soon gets the same numbers again.
+    #[serde(default)]
+    pub observed_boot_ms: u64,
     pub entries: u64,
     pub entries_limit: u64,
     pub assured: u64,
