@@ -244,7 +244,13 @@ pub(super) fn write_line<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
 
 #[cfg(test)]
 mod tests {
+    use conntrack::event::{Event, Events};
+    use conntrack::policy::{Policy, Role};
+    use conntrack::table::memory::Memory;
+    use conntrack::tick::Tick;
     use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::{Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+    use conntrack::wire::{Checksum, Link};
 
     use super::*;
     use crate::bus::{WorkerEnd, pair};
@@ -293,6 +299,38 @@ mod tests {
         assert!(reader.is_ok());
         assert_eq!((one, two), (Told::All, Told::All));
         pump.abort();
+    }
+
+    /// What a tracker tells of a flow's beginning.
+    fn event() -> Event {
+        let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
+        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+        let settings = Settings::new(Profile::Linux);
+        let mut tracker =
+            Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
+        let bytes = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1];
+        let frame =
+            Frame { bytes: &bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
+        let mut events = Events::with_capacity(1);
+        tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
+        events.as_slice()[0]
+    }
+
+    #[tokio::test]
+    async fn rings_are_emptied_while_a_worker_does_not_say_that_it_is_quiet() {
+        let ((first, one), (second, _silent)) = (pair(), pair());
+        let (hub, workers) = (hub(), Workers::new(vec![first, second]));
+        *hub.listening.lock().await = Some(Told::All);
+        let event = event();
+        let tells = async {
+            for _ in 0..4 {
+                (0..EVENTS / 2).for_each(|_| one.tell(event));
+                tokio::time::sleep(5 * PERIOD).await;
+            }
+        };
+        let (alone, ()) = tokio::join!(hub.alone(&workers), tells);
+        assert!(!alone, "the second worker may still tell");
+        assert_eq!(workers.events_lost(), 0);
     }
 
     #[tokio::test]
