@@ -230,8 +230,8 @@ pub(super) async fn trace(Shared(state): Shared<Arc<State>>, RawQuery(query): Ra
     // What is not a number is in no range.
     if !(1..=TRACE_PACKETS_MAX).contains(&count) || !(TRACE_SECS_MIN..=TRACE_SECS_MAX).contains(&secs) {
         let said = format!(
-            "a trace has 1 to {TRACE_PACKETS_MAX} packets and takes {TRACE_SECS_MIN} to {TRACE_SECS_MAX} seconds: ask for \
-             as many"
+            "a trace has 1 to {TRACE_PACKETS_MAX} packets and takes {TRACE_SECS_MIN} to {TRACE_SECS_MAX} seconds: \
+             choose within these"
         );
         return problem(StatusCode::BAD_REQUEST, said);
     }
