@@ -1,7 +1,8 @@
-//! Finds what the program embeds and nobody commits: the page's chart library. Says how to get it where it is missing.
+//! Finds what the program embeds and nobody commits: the page's chart library, and which commit this is. Says how to get
+//! the library where it is missing.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// As the page's routes embed them.
 const PARTS: [&str; 3] = ["dist/uPlot.iife.min.js", "dist/uPlot.min.css", "LICENSE"];
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=web/package.json");
     println!("cargo::rerun-if-changed=web/node_modules/uplot/package.json");
+    println!("cargo::rustc-env=DPDK_CONNTRACK_REVISION={}", revision().as_deref().unwrap_or("unknown"));
     match found(folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
@@ -39,6 +41,32 @@ fn found(folder: &Path) -> Result<(), String> {
         Some(part) => Err(format!("the page's chart library lacks {part}")),
         None => Ok(()),
     }
+}
+
+/// The commit that is checked out. A debug build is of whatever lies in the folder and says nothing: it need not be made
+/// anew after each commit. Nor is anything known where there is no git, or where the sources lie within another's work tree.
+fn revision() -> Option<String> {
+    if std::env::var("PROFILE").ok()? != "release" {
+        return None;
+    }
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
+        return None;
+    }
+    // The log of HEAD grows whenever another commit is checked out or made. A file that is not there would have cargo build
+    // each time.
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", name])?;
+        if Path::new(&path).is_file() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+/// What git says, if it is there and has something to say.
+fn git(words: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(words).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 
 /// The text that a JSON object has under `key`; npm writes one pair on a line.

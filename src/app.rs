@@ -362,7 +362,6 @@ fn serve(
         exports,
         ports: port_doors(config, &ports),
         pool_stats: Box::new(move || vec![pool_stats(&pool)]),
-        port_stats: Box::new(move || ports.iter().map(port_stats).collect()),
         read_clocks: || {
             let reading = clock::read();
             (reading.tsc, reading.boot_ns)
@@ -487,6 +486,7 @@ fn info(config: &Config, shares: &[u16], ports: &[OpenPort]) -> Info {
     };
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: crate::REVISION.to_owned(),
         dpdk: eal::version(),
         profile: profile_word(config.settings.profile).to_owned(),
         mode: mode_word(config.mode).to_owned(),

@@ -17,3 +17,6 @@ pub mod replay;
 pub mod telemetry;
 pub mod worker;
 pub mod zones;
+
+/// The commit that this was built from, or `unknown`; see build.rs.
+pub const REVISION: &str = env!("DPDK_CONNTRACK_REVISION");

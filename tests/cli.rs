@@ -55,6 +55,9 @@ fn filters_choose_what_is_listed_counted_deleted_and_changed() {
     assert_eq!(lines(&tell(&daemon, "list -p udp --dport 123", 0)), 1);
     assert_eq!(tell(&daemon, "count -u UNREPLIED", 0), "3\n");
     assert_eq!(tell(&daemon, "count -p tcp", 0), "0\n");
+    // The second look at the workers comes later than the appliance would tell the first one's numbers again.
+    let rows = tell(&daemon, "workers -i 0", 0);
+    assert!(lines(&rows) == 2 && !rows.contains("NaN") && !rows.contains("inf"), "{rows}");
 
     let updated = tell(&daemon, "update -p udp --dport 123 -m 0x2a -o conntrack", 0);
     assert!(updated.contains(" mark=42 use=2"), "{updated}");
@@ -208,7 +211,9 @@ fn who_asks_nobody_is_told_how_to_start_the_appliance() {
         let done =
             command.args(line.split(' ')).args(["--socket", "/nowhere/control.sock"]).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
-        assert_eq!(done.status.code(), Some(3), "{line}: {said}");
+        // conntrack ends with 1 whenever something failed.
+        let code = if line.starts_with('-') { 1 } else { 3 };
+        assert_eq!(done.status.code(), Some(code), "{line}: {said}");
         assert!(said.contains("dpdk-conntrack run"), "{line}: {said}");
     }
 }

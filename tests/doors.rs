@@ -247,6 +247,11 @@ fn reads_need_the_token_where_it_is_said_and_beyond_loopback() {
             assert_eq!(doors.ask("GET", path, &[&bearer()], "").0, expected, "{path}");
             assert_eq!(doors.ask("GET", path, &[basic], "").0, expected, "{path}");
         }
+        // Those that have no end are only refused here.
+        for path in ["/v1/dropped?past=true", "/v1/trace", "/v1/events", "/v1/overview/stream"] {
+            assert_eq!(doors.ask("GET", path, &[], "").0, 401, "{path}");
+        }
+        assert_eq!(doors.ask("GET", "/v1/trace?secs=0.05", &[&bearer()], "").0, 200);
         let socket = doors.daemon.socket();
         assert_eq!(
             request(&socket, "POST", "/v1/flush", "").unwrap().0,

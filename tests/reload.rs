@@ -164,13 +164,44 @@ fn a_hangup_reloads_and_what_became_of_it_is_told() {
     assert_eq!(timeout("udp.stream"), 44.0);
     assert!(!daemon.log().contains("configuration reloaded"), "the new level holds at once");
 
-    // What was set meanwhile and is not in the file goes with the next reload.
-    let set = request(&daemon.socket(), "PUT", "/v1/timeouts", r#"{"name":"icmp","value":"9s"}"#).unwrap();
-    assert_eq!((set.0, timeout("icmp")), (200, 9.0));
-    let (status, body) = request(&daemon.socket(), "POST", "/v1/config/reload", "{}").unwrap();
-    assert_eq!(status, 200);
-    assert!(body.contains("timeouts.icmp") && !body.contains("udp"), "{body}");
-    assert_eq!(timeout("icmp"), 30.0);
+    // What was set meanwhile is shown, and if it is not in the file it goes with the next reload.
+    for (path, body) in [
+        ("/v1/timeouts", r#"{"name":"icmp","value":"9s"}"#),
+        ("/v1/limits", r#"{"zone":7,"limit":3}"#),
+        ("/v1/limits", r#"{"limit":5}"#),
+    ] {
+        assert_eq!(request(&daemon.socket(), "PUT", path, body).unwrap().0, 200, "{body}");
+    }
+    assert_eq!(timeout("icmp"), 9.0);
+    let limits = || {
+        let limits = daemon.json("/v1/limits");
+        (limits["default_limit"].as_u64(), limits["zones"].as_array().map(Vec::len))
+    };
+    assert_eq!(limits(), (Some(5), Some(1)));
+    let command = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"));
+        command.args(line.split(' ')).env("DPDK_CONNTRACK_SOCKET", daemon.socket());
+        String::from_utf8(command.env("DPDK_CONNTRACK_CONFIG", &file).output().unwrap().stdout).unwrap()
+    };
+    let changes = [
+        ("timeouts.icmp", Some("\"9s\""), Some("\"30s\"")),
+        ("zone[1].id", Some("7"), None),
+        ("zone[1].limit", Some("3"), None),
+        ("zones.limit", Some("5"), Some("0")),
+    ];
+    let line = |sign, key, value: Option<&str>| value.map(|value| format!("{sign} {key} = {value}\n"));
+    let told: String = changes
+        .iter()
+        .flat_map(|&(key, here, there)| [line('-', key, here), line('+', key, there)])
+        .flatten()
+        .collect();
+    assert_eq!(command("config diff --running"), told);
+    let running = command("config show --running");
+    assert!(
+        running.contains("[[zone]]\nid = 7\nlimit = 3\n") && !command("config show").contains("[[zone]]")
+    );
+    assert_eq!(command("config reload"), told);
+    assert_eq!((timeout("icmp"), limits()), (30.0, (Some(0), Some(0))));
 
     std::fs::write(&file, format!("{old}\n[timeouts]\nudp.stream = \"soon\"\n")).unwrap();
     hang_up();

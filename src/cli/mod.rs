@@ -46,7 +46,7 @@ enum Failure {
     /// Exit code 2: the words or the configuration are wrong.
     #[error("{0}")]
     Usage(String),
-    /// Exit code 3.
+    /// Exit code 3, and 1 for the letters.
     #[error(
         "nobody answers on {0}: start the appliance with `dpdk-conntrack run`, or name the socket of a running one with --socket"
     )]
@@ -57,12 +57,14 @@ enum Failure {
 }
 
 impl Failure {
-    fn code(&self) -> u8 {
+    fn code(&self, voice: Voice) -> u8 {
         match self {
             // `list | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Failed(_) | Self::NothingMatched | Self::Output(_) => 1,
             Self::Usage(_) => 2,
+            // conntrack knows 1 for what failed and 2 for wrong words: enum exittype in its conntrack.h
+            Self::NotRunning(_) if voice == Voice::Letters => 1,
             Self::NotRunning(_) => 3,
         }
     }
@@ -107,7 +109,8 @@ const EXIT_CODES: &str = "\
 conntrack's own letters are understood as well and print what conntrack prints:
   -L list   -E events   -C count   -S counters   -D delete   -F flush   -U update   (`dpdk-conntrack -L --help`)
 
-Exit codes: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration, 3 the appliance does not answer.";
+Exit codes: 0 done, 1 failed or nothing matched, 2 wrong usage or configuration, 3 the appliance does not answer (1 for
+the letters).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -227,7 +230,7 @@ enum Command {
         /// An existing folder
         folder: PathBuf,
     },
-    /// Print the versions of this program and of DPDK
+    /// Print the versions of this program and of DPDK, and the commit that it was built from
     Version,
 }
 
@@ -236,7 +239,15 @@ enum ConfigCommand {
     /// Say whether the file can be used
     Check(ConfigFile),
     /// Print the whole configuration, defaults included, as a file
-    Show(ConfigFile),
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// That of the appliance that runs, with the changes made since its start
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Print what the file sets otherwise than the defaults, or than a running appliance has it
     Diff {
         #[command(flatten)]
@@ -296,20 +307,21 @@ impl ConfigFile {
 /// Runs the program by its arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let done = if letters::are_meant(&arguments) {
-        letters::run(&arguments)
+    let (voice, done) = if letters::are_meant(&arguments) {
+        (Voice::Letters, letters::run(&arguments))
     } else {
-        dispatch(Words::parse_from(arguments).command)
+        (Voice::Own, dispatch(Words::parse_from(arguments).command))
     };
     let failure = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };
-    if failure.code() != 0 && !matches!(failure, Failure::NothingMatched) {
+    let code = failure.code(voice);
+    if code != 0 && !matches!(failure, Failure::NothingMatched) {
         // Nobody is left to tell if standard error is closed as well.
         let _ = writeln!(io::stderr(), "dpdk-conntrack: {failure}");
     }
-    ExitCode::from(failure.code())
+    ExitCode::from(code)
 }
 
 fn dispatch(command: Command) -> Done {
@@ -355,7 +367,10 @@ fn dispatch(command: Command) -> Done {
             let path = file.config.display();
             Ok(writeln!(io::stdout(), "{path}: ok, ports {}", ports.join(", "))?)
         }
-        Command::Config(ConfigCommand::Show(file)) => {
+        Command::Config(ConfigCommand::Show { file: _, running: true, ask }) => {
+            Ok(write!(io::stdout(), "{}", client::Client::new(&ask.socket)?.text("/v1/config")?)?)
+        }
+        Command::Config(ConfigCommand::Show { file, .. }) => {
             let (config, overrides) = Config::load_told(&file.config)?;
             let mut out = io::stdout().lock();
             for (key, variable) in overrides {
@@ -379,7 +394,8 @@ fn dispatch(command: Command) -> Done {
         Command::Man { folder } => shell::man(&folder),
         Command::Version => {
             let own = env!("CARGO_PKG_VERSION");
-            Ok(writeln!(io::stdout(), "dpdk-conntrack {own}, {}", dpdk::eal::version())?)
+            let (revision, dpdk) = (crate::REVISION, dpdk::eal::version());
+            Ok(writeln!(io::stdout(), "dpdk-conntrack {own} (revision {revision}), {dpdk}")?)
         }
     }
 }

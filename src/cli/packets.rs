@@ -27,7 +27,7 @@ pub(super) struct DroppedWords {
     #[arg(long, value_name = "NUMBER", requires = "dropped", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after so long, such as 10s
-    #[arg(long = "for", value_name = "SPAN", requires = "dropped", value_parser = parse_span)]
+    #[arg(long = "for", value_name = "SPAN", requires = "dropped", value_parser = patience)]
     patience: Option<Duration>,
 }
 
@@ -41,8 +41,8 @@ pub(super) struct TraceWords {
     /// End after so many packets
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     count: u64,
-    /// End after so long, up to an hour
-    #[arg(long = "for", value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
+    /// End after so long, from 1ms to an hour
+    #[arg(long = "for", value_name = "SPAN", default_value = "1m", value_parser = patience)]
     patience: Duration,
     #[command(flatten)]
     filter: FilterWords,
@@ -56,6 +56,16 @@ pub(super) struct PacketForm {
     /// text, json or jsonl
     #[arg(short, long, value_name = "WORD", default_value = "text", value_parser = form)]
     output: Layout,
+}
+
+/// How long to wait. For no time at all there is no use.
+fn patience(text: &str) -> Result<Duration, String> {
+    match parse_span(text)? {
+        Duration::ZERO => {
+            Err("no packet comes in no time: give a longer one, such as 500ms or 10s".to_owned())
+        }
+        span => Ok(span),
+    }
 }
 
 fn form(word: &str) -> Result<Layout, String> {
@@ -92,7 +102,7 @@ impl TraceWords {
     pub(super) fn follow(self) -> Done {
         let Self { ask, form, count, patience, filter, mark } = self;
         let filter = filter.with_mark(mark)?;
-        let secs = patience.as_secs().max(1);
+        let secs = patience.as_secs_f64();
         let path = with("/v1/trace", &filter, &[&format!("count={count}"), &format!("secs={secs}")]);
         let mut printer = Printer::new(form.output, |packet| Story(packet).to_string());
         let client = Client::new(&ask.socket)?;
@@ -168,5 +178,19 @@ impl<W: Fn(&Packet) -> String> Printer<W> {
             return Err(Failure::Failed("the appliance has stopped: no more packets".to_owned()));
         }
         Voice::Own.say(&format!("{} {what}.", self.shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_second_is_that_and_no_time_is_refused() {
+        assert_eq!(patience("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(patience("90"), Ok(Duration::from_secs(90)));
+        for none in ["0", "0s", "0ms"] {
+            assert!(patience(none).unwrap_err().contains("such as 500ms"), "{none}");
+        }
     }
 }

@@ -38,8 +38,20 @@ pub(super) fn stats(ask: &Ask, form: Form) -> Done {
 }
 
 fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
-    let Stats { entries, entries_limit, assured, replied, states, workers, ports, pools, zones, exports } =
-        stats;
+    let Stats {
+        entries,
+        entries_limit,
+        assured,
+        replied,
+        states,
+        workers,
+        ports,
+        pools,
+        zones,
+        exports,
+        events_missed,
+        observed_boot_ms: _,
+    } = stats;
     writeln!(out, "table      entries={entries} limit={entries_limit} replied={replied} assured={assured}")?;
     for row in states.iter().filter(|row| row.entries > 0) {
         let name = [row.proto.as_str(), row.state.as_str()].join(" ");
@@ -63,6 +75,9 @@ fn print(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
     }
     for ExportStats { sink, records, lost } in exports {
         writeln!(out, "export {sink}  records={records} lost={lost}")?;
+    }
+    if *events_missed > 0 {
+        writeln!(out, "events     missed_by_readers={events_missed}")?;
     }
     for port in ports {
         let PortStats {

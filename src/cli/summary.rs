@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conntrack::track::sctp::SctpState;
 use conntrack::track::tcp::TcpState;
 
 use super::client::Client;
 use super::stats::Form;
-use super::{Ask, Done};
+use super::{Ask, Done, Failure};
 use crate::control::schema::{StateEntries, Stats, WorkerStats};
 
 /// The columns of the matrix, by the names that `stats` uses, and what stands above them.
@@ -76,7 +76,25 @@ fn line(name: &str, cells: impl Iterator<Item = String>, total: String) -> Strin
     format!("{name:<18}{cells}{total:>10}\n")
 }
 
-/// What each worker does, over `span`.
+/// How soon to ask again for numbers that are not there yet, and how often.
+const AGAIN: (Duration, u32) = (Duration::from_millis(50), 40);
+
+/// Numbers that are younger than `before`, and by how many milliseconds. Between two looks at the workers the appliance
+/// tells the same ones again, for a quarter of a second.
+fn later(client: &Client, before: &Stats) -> Result<(Stats, u64), Failure> {
+    let (rest, times) = AGAIN;
+    for _ in 0..times {
+        let after: Stats = client.get("/v1/stats")?;
+        match after.observed_boot_ms.saturating_sub(before.observed_boot_ms) {
+            0 => std::thread::sleep(rest),
+            millis => return Ok((after, millis)),
+        }
+    }
+    let said = "the appliance tells the same numbers again and again: are this program and the appliance of the same version?";
+    Err(Failure::Failed(said.to_owned()))
+}
+
+/// What each worker does, over `span` or a little longer: as long as the numbers lie apart.
 pub(super) fn workers(ask: &Ask, span: Duration, form: Form) -> Done {
     let client = Client::new(&ask.socket)?;
     let before: Stats = client.get("/v1/stats")?;
@@ -85,10 +103,9 @@ pub(super) fn workers(ask: &Ask, span: Duration, form: Form) -> Done {
         serde_json::to_writer_pretty(&mut out, &before.workers).map_err(io::Error::from)?;
         return Ok(writeln!(out)?);
     }
-    let begun = Instant::now();
     std::thread::sleep(span);
-    let after: Stats = client.get("/v1/stats")?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let (after, millis) = later(&client, &before)?;
+    let seconds = millis as f64 / 1e3;
     writeln!(
         out,
         "{:<8}{:>10}{:>8}{:>12}{:>12}{:>12}{:>12}{:>12}{:>10}",

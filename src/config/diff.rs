@@ -1,5 +1,7 @@
 //! Where two configurations differ, key by key.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError};
@@ -15,16 +17,11 @@ pub struct Difference {
 /// Every difference between two configurations, each as [`Config::to_toml`] writes it, in the order of the keys.
 pub fn differences(here: &str, there: &str) -> Result<Vec<Difference>, ConfigError> {
     let (here, there) = (flat(here)?, flat(there)?);
-    let value = |pairs: &[(String, String)], key: &str| {
-        pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
-    };
-    let mut keys: Vec<&String> = here.iter().chain(&there).map(|(key, _)| key).collect();
-    keys.sort();
-    keys.dedup();
+    let keys: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
     let both = keys.into_iter().map(|key| Difference {
         key: key.clone(),
-        here: value(&here, key),
-        there: value(&there, key),
+        here: here.get(key).cloned(),
+        there: there.get(key).cloned(),
     });
     Ok(both.filter(|difference| difference.here != difference.there).collect())
 }
@@ -42,13 +39,13 @@ fn read(text: &str) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|error| ConfigError::from_toml(text, &error))
 }
 
-fn flat(text: &str) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut pairs = Vec::new();
+fn flat(text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut pairs = BTreeMap::new();
     walk("", toml::Value::Table(read(text)?), &mut pairs);
     Ok(pairs)
 }
 
-fn walk(path: &str, value: toml::Value, pairs: &mut Vec<(String, String)>) {
+fn walk(path: &str, value: toml::Value, pairs: &mut BTreeMap<String, String>) {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         toml::Value::Table(table) => {
@@ -63,7 +60,7 @@ fn walk(path: &str, value: toml::Value, pairs: &mut Vec<(String, String)>) {
                 walk(&format!("{path}[{}]", name.unwrap_or_else(|| (number + 1).to_string())), row, pairs);
             }
         }
-        value => pairs.push((path.to_owned(), value.to_string())),
+        value => drop(pairs.insert(path.to_owned(), value.to_string())),
     }
 }
 

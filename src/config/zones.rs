@@ -21,6 +21,24 @@ pub struct Zones {
     pub listed: Vec<Zone>,
 }
 
+impl Zones {
+    /// Limits a zone (0: no limit), or has it follow `zones.limit` again; the rows are as a file would have them.
+    pub fn set_limit(&mut self, id: u16, limit: Option<u32>) {
+        let mut limited = false;
+        for zone in self.listed.iter_mut().filter(|zone| zone.id == id && zone.limit.is_some()) {
+            zone.limit = limit;
+            limited = true;
+        }
+        match (limit, self.listed.iter_mut().find(|zone| zone.id == id)) {
+            // A row that says nothing any more is none.
+            (None, _) => self.listed.retain(|zone| zone.limit.is_some() || zone.places()),
+            (Some(_), _) if limited => {}
+            (Some(_), Some(zone)) => zone.limit = limit,
+            (Some(_), None) => self.listed.push(Zone { id, port: None, tags: Tags::NONE, limit }),
+        }
+    }
+}
+
 /// One `[[zone]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -263,4 +281,30 @@ fn vlan(value: &Spanned<Leaf>) -> Checked<Tags> {
         || problem(value, "vlan is a number from 1 to 4094, or two with the outer one first: \"100.7\""),
         Ok,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_set_later_is_a_row_of_the_file() {
+        let ports = "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\nrole = \"inside\"\n\
+                     [[port]]\nname = \"b\"\ndevice = \"net_null1\"\nrole = \"outside\"\n";
+        let zones = "[[zone]]\nid = 5000\nvlan = 7\n[[zone]]\nid = 5000\nvlan = 8\nlimit = 2\n\
+                     [[zone]]\nid = 6000\nvlan = 9\n[[zone]]\nid = 6\nlimit = 4\n";
+        let mut config = Config::parse(&format!("{ports}{zones}")).unwrap_or_else(|error| panic!("{error}"));
+        let mut set = |id, limit| {
+            config.zones.set_limit(id, limit);
+            assert_eq!(Config::parse(&config.to_toml()).unwrap(), config, "{}", config.to_toml());
+            config.zones.listed.iter().map(|zone| (zone.id, zone.limit)).collect::<Vec<_>>()
+        };
+        let was = [(5000, None), (5000, Some(2)), (6000, None), (6, Some(4))];
+        assert_eq!(set(77, None), was, "it follows the default already");
+        assert_eq!(set(5000, Some(9)), [(5000, None), (5000, Some(9)), (6000, None), (6, Some(4))]);
+        assert_eq!(set(6000, Some(0)), [(5000, None), (5000, Some(9)), (6000, Some(0)), (6, Some(4))]);
+        assert_eq!(set(77, Some(1))[4], (77, Some(1)));
+        assert_eq!(set(6, None), [(5000, None), (5000, Some(9)), (6000, Some(0)), (77, Some(1))]);
+        assert_eq!(set(5000, None), [(5000, None), (5000, None), (6000, Some(0)), (77, Some(1))]);
+    }
 }

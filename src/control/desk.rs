@@ -116,6 +116,22 @@ impl Workers {
         self.answer(asked, deadline).await
     }
 
+    /// Asks every worker the same at once and gives their answers in order: however many are stuck, that takes one
+    /// deadline. For commands that are done in one slice.
+    pub(super) async fn ask_all(&self, command: impl Fn() -> Command) -> Vec<Result<Command, NoAnswer>> {
+        let deadline = Instant::now() + DEADLINE;
+        let asked: Vec<_> = (0..self.len()).map(|worker| self.send(worker, command())).collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                // What came while another one was waited for is there, though the deadline is over.
+                Ok(asked) => self.answer(asked, deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
     /// Has every worker go over to `rules` between two of its bursts, all of them or none: no worker changes before
     /// all stand ready, and if one does not answer nothing has happened anywhere.
     pub(super) async fn configure(&self, rules: Rules) -> Result<(), NoAnswer> {
@@ -258,6 +274,28 @@ mod tests {
             }
             made
         })
+    }
+
+    #[tokio::test]
+    async fn workers_that_are_stuck_cost_one_deadline_however_many_they_are() {
+        let ((first, _silent), (second, awake), (third, _silent_too)) = (pair(), pair(), pair());
+        let all = Workers::new(vec![first, second, third]);
+        let answering = thread::spawn(move || {
+            loop {
+                if let Some(ticket) = awake.next_command() {
+                    break awake.answer(ticket);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let begun = Instant::now();
+        let answers = all.ask_all(|| Command::Snapshot(Box::default())).await;
+        let took = begun.elapsed();
+        answering.join().unwrap();
+        let silent = |worker| Err(NoAnswer::Silent { worker });
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|_| ())).collect();
+        assert_eq!(answers, [silent(0), Ok(()), silent(2)]);
+        assert!((DEADLINE..DEADLINE * 3 / 2).contains(&took), "{took:?}");
     }
 
     #[tokio::test]

@@ -107,10 +107,14 @@ impl Guard {
         }
     }
 
-    /// A browser says whose page asks: in `Origin` wherever it matters, and newer ones in `Sec-Fetch-Site` too.
+    /// A browser says whose page asks: in `Origin` wherever it matters, and newer ones in `Sec-Fetch-Site` too. A link on
+    /// another page may lead here; what that page fetches by itself (an image, a frame) could make us list or follow
+    /// packets for nobody. <https://www.w3.org/TR/fetch-metadata/>
     fn same_origin<B>(&self, host: &Authority, request: &Request<B>) -> bool {
-        let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
-        if is_write(request.method()) && !matches!(site, None | Some(b"same-origin" | b"none")) {
+        let said = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+        let foreign = !matches!(said("sec-fetch-site"), None | Some(b"same-origin" | b"none"));
+        let opened = matches!(said("sec-fetch-dest"), None | Some(b"document"));
+        if foreign && (is_write(request.method()) || !opened) {
             return false;
         }
         request.headers().get_all(ORIGIN).iter().all(|origin| {
@@ -290,7 +294,14 @@ mod tests {
                 (200, 403),
                 "a link may lead here, a write may not"
             );
+            for (dest, expected) in [("document", 200), ("image", 403), ("iframe", 403), ("empty", 403)] {
+                let dest = format!("sec-fetch-dest: {dest}");
+                let lines = ["host: 127.0.0.1:9477", bearer, site, dest.as_str()];
+                assert_eq!(self::ask(&guard, "GET", &lines), expected, "{site} {dest}");
+            }
         }
+        let ours = ["host: 127.0.0.1:9477", "sec-fetch-site: same-origin", "sec-fetch-dest: empty"];
+        assert_eq!(self::ask(&guard, "GET", &ours), 200, "our page asks for its numbers");
     }
 
     #[test]

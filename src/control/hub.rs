@@ -3,9 +3,11 @@
 //! A slow reader loses events and is told how many; it slows nobody.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Mutex, Notify, broadcast};
 
 use super::desk::{NoAnswer, Workers};
@@ -34,8 +36,10 @@ pub(super) struct Line {
 /// The readers.
 pub(super) struct Hub {
     lines: broadcast::Sender<Line>,
-    /// Which events the workers send.
-    listening: Mutex<Told>,
+    /// Which events the workers send; `None` where they were asked and not all have answered, or nobody waited for it.
+    listening: Mutex<Option<Told>>,
+    /// Lines that readers were too slow for, each reader's together.
+    missed: AtomicU64,
     wake: Notify,
     exports: Exports,
     words: Words,
@@ -53,11 +57,45 @@ pub(super) struct Words {
     pub(super) tags_of: Box<dyn Fn(u16) -> Tags + Send + Sync>,
 }
 
+/// One who reads every line from now on.
+pub(super) struct Reader {
+    lines: broadcast::Receiver<Line>,
+    hub: Arc<Hub>,
+}
+
+impl Reader {
+    /// The next line, or that some were missed; `None` at the end of all.
+    pub(super) async fn next(&mut self) -> Option<Line> {
+        match self.lines.recv().await {
+            Ok(line) => Some(line),
+            Err(RecvError::Lagged(count)) => Some(self.hub.miss(count)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// The next line, if it is there already.
+    pub(super) fn next_now(&mut self) -> Option<Line> {
+        match self.lines.try_recv() {
+            Ok(line) => Some(line),
+            Err(TryRecvError::Lagged(count)) => Some(self.hub.miss(count)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+}
+
 impl Hub {
     /// The workers already tell what `exports` need.
     pub(super) fn new(exports: Exports, words: Words) -> Self {
-        let listening = Mutex::new(unread(&exports));
-        Self { lines: broadcast::Sender::new(BACKLOG), listening, wake: Notify::new(), exports, words }
+        let listening = Mutex::new(Some(unread(&exports)));
+        let missed = AtomicU64::new(0);
+        Self {
+            lines: broadcast::Sender::new(BACKLOG),
+            listening,
+            missed,
+            wake: Notify::new(),
+            exports,
+            words,
+        }
     }
 
     /// Where flow records go.
@@ -65,14 +103,27 @@ impl Hub {
         &self.exports
     }
 
+    /// Lines that readers were too slow for, since the start.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    fn miss(&self, count: u64) -> Line {
+        self.missed.fetch_add(count, Ordering::Relaxed);
+        Line { json: json_line(&EventLine::Lost { count }), event: None }
+    }
+
     /// A new reader; every event that happens after this returns will reach it or be counted as lost.
-    pub(super) async fn subscribe(&self, workers: &Workers) -> Result<broadcast::Receiver<Line>, NoAnswer> {
+    pub(super) async fn subscribe(self: &Arc<Self>, workers: &Workers) -> Result<Reader, NoAnswer> {
         let mut listening = self.listening.lock().await;
-        let reader = self.lines.subscribe();
-        if *listening != Told::All {
-            listen(workers, Told::All).await?;
-            *listening = Told::All;
+        let reader = Reader { lines: self.lines.subscribe(), hub: Arc::clone(self) };
+        if *listening != Some(Told::All) {
+            // The pump is awake before the first worker is told, and stays so until all are quiet again: whoever asks may
+            // go away in the middle of this, and a worker may not answer.
+            *listening = None;
             self.wake.notify_one();
+            listen(workers, Told::All).await?;
+            *listening = Some(Told::All);
         }
         Ok(reader)
     }
@@ -85,21 +136,36 @@ impl Hub {
             }
             let mut lost = workers.events_lost();
             loop {
-                for worker in 0..workers.len() {
-                    self.drain(&workers, worker);
-                    tokio::task::yield_now().await;
-                }
+                self.drain_all(&workers).await;
                 self.exports.lost_earlier(workers.ends_lost());
                 let lost_now = workers.events_lost();
                 if lost_now > lost {
                     self.say(&EventLine::Lost { count: lost_now - lost }, None);
                     lost = lost_now;
                 }
-                if self.lines.receiver_count() == 0 && self.stop_if_alone(&workers).await {
+                if self.lines.receiver_count() == 0 && self.alone(&workers).await {
                     break;
                 }
                 tokio::time::sleep(PERIOD).await;
             }
+        }
+    }
+
+    /// [`Hub::stop_if_alone`], while rings are emptied on: a worker that does not answer must not cost the others' records.
+    async fn alone(&self, workers: &Workers) -> bool {
+        let mut stopped = std::pin::pin!(self.stop_if_alone(workers));
+        loop {
+            tokio::select! {
+                stopped = &mut stopped => return stopped,
+                () = tokio::time::sleep(PERIOD) => self.drain_all(workers).await,
+            }
+        }
+    }
+
+    async fn drain_all(&self, workers: &Workers) {
+        for worker in 0..workers.len() {
+            self.drain(workers, worker);
+            tokio::task::yield_now().await;
         }
     }
 
@@ -131,14 +197,17 @@ impl Hub {
     /// Gives whether nothing is left to move.
     async fn stop_if_alone(&self, workers: &Workers) -> bool {
         let mut listening = self.listening.lock().await;
+        if self.lines.receiver_count() > 0 {
+            return false;
+        }
         let unread = unread(&self.exports);
-        if self.lines.receiver_count() > 0 || *listening == unread {
-            return false;
+        if *listening != Some(unread) {
+            *listening = None;
+            if listen(workers, unread).await.is_err() {
+                return false;
+            }
+            *listening = Some(unread);
         }
-        if listen(workers, unread).await.is_err() {
-            return false;
-        }
-        *listening = unread;
         if unread != Told::Nothing {
             return false;
         }
@@ -156,10 +225,8 @@ fn unread(exports: &Exports) -> Told {
 }
 
 async fn listen(workers: &Workers, told: Told) -> Result<(), NoAnswer> {
-    for worker in 0..workers.len() {
-        workers.ask(worker, Command::Listen(told)).await?;
-    }
-    Ok(())
+    let answers = workers.ask_all(|| Command::Listen(told)).await;
+    answers.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
 /// A value as one line of JSON.
@@ -174,5 +241,115 @@ pub(super) fn write_line<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
     // Our own types have neither maps with odd keys nor failing serializers, and a Vec takes every byte.
     if serde_json::to_writer(&mut *out, value).is_ok() {
         out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conntrack::event::{Event, Events};
+    use conntrack::policy::{Policy, Role};
+    use conntrack::table::memory::Memory;
+    use conntrack::tick::Tick;
+    use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::{Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+    use conntrack::wire::{Checksum, Link};
+
+    use super::*;
+    use crate::bus::{WorkerEnd, pair};
+
+    fn hub() -> Arc<Hub> {
+        let words = Words {
+            classic: false,
+            boot_unix_ms: 0,
+            community_id_seed: 0,
+            timeouts: Box::new(|| Settings::new(Profile::Linux).timeouts),
+            tags_of: Box::new(|_| Tags::NONE),
+        };
+        Arc::new(Hub::new(Exports::default(), words))
+    }
+
+    /// Answers the next command; gives what the worker is to tell from now on.
+    async fn obey(worker: &WorkerEnd) -> Told {
+        loop {
+            if let Some(ticket) = worker.next_command() {
+                let Command::Listen(told) = ticket.command else { panic!("{ticket:?}") };
+                worker.answer(ticket);
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_before_all_workers_tell_leaves_none_of_them_telling() {
+        let ((first, one), (second, two)) = (pair(), pair());
+        let (hub, workers) = (hub(), Arc::new(Workers::new(vec![first, second])));
+        let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
+        tokio::select! {
+            _ = hub.subscribe(&workers) => panic!("the second worker has not answered"),
+            told = obey(&one) => assert_eq!(told, Told::All),
+        }
+        let patience = Duration::from_secs(10);
+        let both = async { [obey(&one).await, obey(&two).await, obey(&two).await] };
+        let told = tokio::time::timeout(patience, both).await.expect("the pump has them be quiet again");
+        assert_eq!(told, [Told::Nothing, Told::All, Told::Nothing]);
+        assert_eq!(hub.lines.receiver_count(), 0);
+
+        // The next one is told by both.
+        let begins = async { tokio::join!(hub.subscribe(&workers), obey(&one), obey(&two)) };
+        let (reader, one, two) = tokio::time::timeout(patience, begins).await.unwrap();
+        assert!(reader.is_ok());
+        assert_eq!((one, two), (Told::All, Told::All));
+        pump.abort();
+    }
+
+    /// What a tracker tells of a flow's beginning.
+    fn event() -> Event {
+        let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
+        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+        let settings = Settings::new(Profile::Linux);
+        let mut tracker =
+            Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
+        let bytes = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1];
+        let frame =
+            Frame { bytes: &bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
+        let mut events = Events::with_capacity(1);
+        tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
+        events.as_slice()[0]
+    }
+
+    #[tokio::test]
+    async fn rings_are_emptied_while_a_worker_does_not_say_that_it_is_quiet() {
+        let ((first, one), (second, _silent)) = (pair(), pair());
+        let (hub, workers) = (hub(), Workers::new(vec![first, second]));
+        *hub.listening.lock().await = Some(Told::All);
+        let event = event();
+        let tells = async {
+            for _ in 0..4 {
+                (0..EVENTS / 2).for_each(|_| one.tell(event));
+                tokio::time::sleep(5 * PERIOD).await;
+            }
+        };
+        let (alone, ()) = tokio::join!(hub.alone(&workers), tells);
+        assert!(!alone, "the second worker may still tell");
+        assert_eq!(workers.events_lost(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_reader_missed_is_told_to_it_and_counted() {
+        let (hub, workers) = (hub(), Workers::new(Vec::new()));
+        let mut slow = hub.subscribe(&workers).await.unwrap();
+        let mut fast = hub.subscribe(&workers).await.unwrap();
+        for number in 0..BACKLOG as u64 + 7 {
+            hub.say(&EventLine::Lost { count: number }, None);
+            assert!(fast.next_now().is_some());
+        }
+        let first = slow.next().await.unwrap();
+        assert_eq!(first.json, json_line(&EventLine::Lost { count: 7 }));
+        assert_eq!(hub.missed(), 7);
+        // After that come those that it did not miss.
+        assert_eq!(slow.next_now().unwrap().json, json_line(&EventLine::Lost { count: 7 }));
+        assert_eq!(slow.next_now().unwrap().json, json_line(&EventLine::Lost { count: 8 }));
+        assert_eq!(hub.missed(), 7);
     }
 }

@@ -43,7 +43,7 @@ use desk::Workers;
 use hub::{Hub, Words};
 use overview::Overviews;
 use packets::Packets;
-use schema::{ExportStats, Info, LastReload, PoolStats, PortStats, Stats};
+use schema::{ExportStats, Info, LastReload, PoolStats, Stats};
 use scrape::Scrape;
 use stats::Observed;
 
@@ -70,7 +70,6 @@ pub struct Appliance {
     pub zones: Registry,
     pub exports: Exports,
     /// Asks the drivers.
-    pub port_stats: Box<dyn Fn() -> Vec<PortStats> + Send + Sync>,
     pub ports: PortDoors,
     /// Where the numbers are written down for DPDK's telemetry socket.
     pub board: Arc<Board>,
@@ -171,10 +170,10 @@ impl State {
         {
             return (*at, Arc::clone(stats));
         }
-        for worker in 0..self.workers.len() {
-            let answer = self.workers.ask(worker, Command::Snapshot(Box::default())).await;
+        let answers = self.workers.ask_all(|| Command::Snapshot(Box::default())).await;
+        let last = {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = last.get_mut(worker) {
+            for (known, answer) in last.iter_mut().zip(answers) {
                 match answer {
                     Ok(Command::Snapshot(snapshot)) => {
                         *known = Observed { snapshot: *snapshot, responding: true };
@@ -182,14 +181,16 @@ impl State {
                     _ => known.responding = false,
                 }
             }
-        }
+            last.clone()
+        };
         let limit = self.appliance.info.table_max_entries;
-        let ports = (self.appliance.port_stats)();
+        let ports = self.appliance.ports.observe(false).iter().map(|row| row.stats.clone()).collect();
         let pools = (self.appliance.pool_stats)();
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let zones = self.appliance.zones.series();
         let mut stats = stats::stats(&last, ports, pools, zones, limit, self.classic);
         stats.exports = self.hub.exports().counted().iter().map(ExportStats::new).collect();
+        stats.events_missed = self.hub.missed();
+        stats.observed_boot_ms = (self.appliance.read_clocks)().1 / 1_000_000;
         let stats = Arc::new(stats);
         let at = Instant::now();
         *observed = Some((at, Arc::clone(&stats)));

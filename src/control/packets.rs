@@ -14,7 +14,7 @@ use conntrack::tracker::{Explained, Verdict};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::State;
@@ -39,8 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a reader of followed packets gets without asking for more, and the most that it can ask for.
 const TRACE_PACKETS: u64 = 1000;
 const TRACE_PACKETS_MAX: u64 = 1_000_000;
-const TRACE_SECS: u64 = 60;
-const TRACE_SECS_MAX: u64 = 3600;
+const TRACE_SECS: f64 = 60.0;
+/// The shortest is the timer's resolution.
+const TRACE_SECS_MIN: f64 = 0.001;
+const TRACE_SECS_MAX: f64 = 3600.0;
 
 /// One line for every reader.
 #[derive(Clone, Debug)]
@@ -202,17 +204,17 @@ pub(super) struct TraceQuery {
     #[serde(default = "trace_packets")]
     #[param(minimum = 1, maximum = 1_000_000, default = 1000)]
     count: u64,
-    /// For so long at most.
+    /// For so long at most; 0.5 is half a second.
     #[serde(default = "trace_secs")]
-    #[param(minimum = 1, maximum = 3600, default = 60)]
-    secs: u64,
+    #[param(minimum = 0.001, maximum = 3600, default = 60)]
+    secs: f64,
 }
 
 fn trace_packets() -> u64 {
     TRACE_PACKETS
 }
 
-fn trace_secs() -> u64 {
+fn trace_secs() -> f64 {
     TRACE_SECS
 }
 
@@ -225,54 +227,58 @@ pub(super) async fn trace(Shared(state): Shared<Arc<State>>, RawQuery(query): Ra
         Ok(asked) => asked,
         Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
     };
-    if !(1..=TRACE_PACKETS_MAX).contains(&count) || !(1..=TRACE_SECS_MAX).contains(&secs) {
+    // What is not a number is in no range.
+    if !(1..=TRACE_PACKETS_MAX).contains(&count) || !(TRACE_SECS_MIN..=TRACE_SECS_MAX).contains(&secs) {
         let said = format!(
-            "a trace has 1 to {TRACE_PACKETS_MAX} packets and takes 1 to {TRACE_SECS_MAX} seconds: ask for less"
+            "a trace has 1 to {TRACE_PACKETS_MAX} packets and takes {TRACE_SECS_MIN} to {TRACE_SECS_MAX} seconds: \
+             choose within these"
         );
         return problem(StatusCode::BAD_REQUEST, said);
     }
+    let patience = Duration::from_secs_f64(secs);
     let Ok(turn) = Arc::clone(&state.packets.trace).try_lock_owned() else {
         let said = "somebody else follows packets: wait until that trace ends, or end it";
         return problem(StatusCode::CONFLICT, said);
     };
-    let patience = Duration::from_secs(secs);
-    if let Err(error) = follow(&state, Some((filter, patience))).await {
-        // Those that did answer are told to stop; one that did not stops by itself.
-        let _ = follow(&state, None).await;
-        return error.into_response();
-    }
-    tracing::info!(filter = filter.query(), count, secs, "packets are followed");
     let (parts, receiver) = mpsc::channel(PARTS);
+    let (begun, begins) = oneshot::channel();
+    // On a task of its own: whoever asked may go at any moment, and then the workers are still told to stop.
     tokio::spawn(async move {
-        let unfollowed = state.workers.unfollowed();
-        read_followed(&state, &parts, count, unfollowed, Instant::now() + patience).await;
-        let _ = follow(&state, None).await;
+        let following = follow(&state, Some((filter, patience))).await;
+        if following.is_ok() {
+            tracing::info!(filter = filter.query(), count, secs, "packets are followed");
+            let _ = begun.send(Ok(()));
+            let unfollowed = state.workers.unfollowed();
+            read_followed(&state, &parts, count, unfollowed, Instant::now() + patience).await;
+            let _ = follow(&state, None).await;
+        } else {
+            // Those that did answer are told to stop; one that did not stops by itself.
+            let _ = follow(&state, None).await;
+            let _ = begun.send(following);
+        }
         drop(turn);
     });
-    lines(receiver)
+    match begins.await.unwrap_or(Err(NoAnswer::Stopping)) {
+        Ok(()) => lines(receiver),
+        Err(error) => error.into_response(),
+    }
 }
 
 /// Has every worker follow these packets for so long, or none any more; then nothing is left of those before.
 async fn follow(state: &State, meant: Option<(Filter, Duration)>) -> Result<(), NoAnswer> {
     let (_, boot_ns) = (state.appliance.read_clocks)();
-    let mut failed = Ok(());
-    for worker in 0..state.workers.len() {
-        let follow = meant.as_ref().map(|&(filter, patience)| {
+    let asked = || {
+        Command::Follow(meant.as_ref().map(|&(filter, patience)| {
             let until_ns = boot_ns.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
             Box::new(Follow { filter, until: Tick::from_nanos(until_ns) })
-        });
-        if meant.is_some() {
+        }))
+    };
+    if meant.is_some() {
+        for worker in 0..state.workers.len() {
             while state.workers.next_followed(worker).is_some() {}
         }
-        let asked = state.workers.ask(worker, Command::Follow(follow)).await;
-        // To the end all are asked, whoever does not answer; for a beginning one is enough to give it up.
-        match asked {
-            Err(error) if meant.is_some() => return Err(error),
-            Err(error) => failed = Err(error),
-            Ok(_) => {}
-        }
     }
-    failed
+    state.workers.ask_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
 /// Hands followed packets to their reader until it has enough, its time is over, or it goes.

@@ -1,6 +1,12 @@
 //! Ports stopped and started while the appliance runs: first every worker leaves the port, then the device is stopped;
-//! the other way round to start it. Owns that order.
+//! the other way round to start it. Owns that order, and what the drivers said last: to ask them is a system call or a
+//! question to a card for each port, so that however many look, they are asked four times a second.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::FRESH;
 use super::desk::{NoAnswer, Workers};
 use super::schema::PortRow;
 use crate::bus::command::Command;
@@ -11,9 +17,14 @@ type Rows = Box<dyn Fn(bool) -> Vec<PortRow> + Send + Sync>;
 /// Does something to the port of this number, or says why it cannot.
 type Change = Box<dyn Fn(usize) -> Result<(), String> + Send + Sync>;
 
+/// What was said of all ports, and when.
+type Kept = Mutex<Option<(Instant, Arc<Vec<PortRow>>)>>;
+
 /// What control may do to ports; it sees none itself.
 pub struct PortDoors {
-    pub(super) rows: Rows,
+    rows: Rows,
+    plain: Kept,
+    with_xstats: Kept,
     halt: Change,
     resume: Change,
     /// One change at a time.
@@ -34,7 +45,36 @@ pub(super) enum PortError {
 impl PortDoors {
     /// `halt` may rely on it that no worker uses the port.
     pub fn new(rows: Rows, halt: Change, resume: Change) -> Self {
-        Self { rows, halt, resume, turn: tokio::sync::Mutex::new(()) }
+        let turn = tokio::sync::Mutex::new(());
+        Self { rows, plain: Kept::default(), with_xstats: Kept::default(), halt, resume, turn }
+    }
+
+    /// Every port as its driver describes it now, with its own counters or without.
+    pub(super) fn observe(&self, xstats: bool) -> Arc<Vec<PortRow>> {
+        let rows = Arc::new((self.rows)(xstats));
+        *self.kept(xstats).lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), Arc::clone(&rows)));
+        rows
+    }
+
+    /// The same, at most [`FRESH`] old.
+    pub(super) fn recent(&self, xstats: bool) -> Arc<Vec<PortRow>> {
+        let kept = self.kept(xstats).lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match kept {
+            Some((at, rows)) if at.elapsed() < FRESH => rows,
+            _ => self.observe(xstats),
+        }
+    }
+
+    fn kept(&self, xstats: bool) -> &Kept {
+        if xstats { &self.with_xstats } else { &self.plain }
+    }
+
+    /// After a change: who asks next sees it.
+    fn forget(&self) {
+        for kept in [&self.plain, &self.with_xstats] {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Stops or starts the port of this number.
@@ -45,6 +85,12 @@ impl PortDoors {
         running: bool,
     ) -> Result<(), PortError> {
         let _turn = self.turn.lock().await;
+        let changed = self.change(workers, port, running).await;
+        self.forget();
+        changed
+    }
+
+    async fn change(&self, workers: &Workers, port: usize, running: bool) -> Result<(), PortError> {
         if running {
             (self.resume)(port).map_err(PortError::Device)?;
             return tell(workers, port, true).await;
@@ -62,11 +108,60 @@ impl PortDoors {
 }
 
 async fn tell(workers: &Workers, port: usize, running: bool) -> Result<(), PortError> {
-    for worker in 0..workers.len() {
-        match workers.ask(worker, Command::Port { port, running, done: false }).await? {
+    let answers = workers.ask_all(|| Command::Port { port, running, done: false }).await;
+    for (worker, answer) in answers.into_iter().enumerate() {
+        match answer? {
             Command::Port { done: true, .. } => {}
             _ => return Err(PortError::Refused { worker }),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::control::schema::{PortInfo, PortStats};
+
+    #[tokio::test]
+    async fn drivers_are_asked_once_however_many_look_and_again_after_a_change() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let rows = move |xstats: bool| {
+            count.fetch_add(1, Ordering::Relaxed);
+            vec![PortRow {
+                info: PortInfo {
+                    name: "lan".to_owned(),
+                    device: String::new(),
+                    driver: String::new(),
+                    role: String::new(),
+                    peer: None,
+                },
+                running: true,
+                mbps: None,
+                full_duplex: false,
+                mac: String::new(),
+                mtu: 1500,
+                promiscuous: true,
+                stats: PortStats::default(),
+                xstats: xstats.then(|| ("rx_q0".to_owned(), 1)).into_iter().collect(),
+            }]
+        };
+        let doors = PortDoors::new(Box::new(rows), Box::new(|_| Ok(())), Box::new(|_| Ok(())));
+        let all = |times: usize, xstats| {
+            for _ in 0..times {
+                assert_eq!(doors.recent(xstats)[0].xstats.is_empty(), !xstats);
+            }
+            asked.load(Ordering::Relaxed)
+        };
+        assert_eq!((all(9, false), all(9, true), all(9, false)), (1, 2, 2));
+        doors.observe(false);
+        assert_eq!(all(9, false), 3);
+        doors.set_running(&Workers::new(Vec::new()), 0, false).await.unwrap();
+        assert_eq!((all(9, false), all(9, true)), (4, 5));
+        tokio::time::sleep(FRESH).await;
+        assert_eq!(all(9, false), 6);
+    }
 }

@@ -42,8 +42,6 @@ pub(super) async fn run(state: Arc<State>) {
 
 /// Workers answer between bursts.
 async fn everybody_has_moved_on(state: &State) -> Result<(), NoAnswer> {
-    for worker in 0..state.workers.len() {
-        state.workers.ask(worker, Command::Snapshot(Box::default())).await?;
-    }
-    Ok(())
+    let answers = state.workers.ask_all(|| Command::Snapshot(Box::default())).await;
+    answers.into_iter().try_for_each(|answer| answer.map(drop))
 }

@@ -128,6 +128,26 @@ impl State {
         changed.await.unwrap_or(Err(NoAnswer::Stopping.into()))
     }
 
+    /// Limits a zone, or all zones without a limit of their own, from the next new flow on: workers read the number
+    /// where it is written. Without a limit the zone follows the others, and the others have none.
+    pub(super) async fn set_limit(&self, zone: Option<u16>, limit: Option<u32>) {
+        // No file has the greatest number, and it is as good as no limit.
+        let limit = limit.map(|limit| if limit == u32::MAX { 0 } else { limit });
+        let _one_at_a_time = self.changing.lock().await;
+        {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            match zone {
+                Some(zone) => running.zones.set_limit(zone, limit),
+                None => running.zones.limit = limit.unwrap_or(0),
+            }
+        }
+        match zone {
+            Some(zone) => self.appliance.zones.set_limit(zone, limit),
+            None => self.appliance.zones.set_default_limit(limit.unwrap_or(0)),
+        }
+        self.ask_afresh().await;
+    }
+
     /// Every worker goes over to `new` between two bursts, or none does.
     async fn change_over(&self, new: &Config) -> Result<(), NoAnswer> {
         // The configuration has been checked for rows beyond what a policy may have.

@@ -11,14 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use conntrack::track::timeout::TimeoutKey;
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::routes;
 
 use super::api::{self, Routes};
 use super::desk::NoAnswer;
-use super::hub::{Line, json_line};
+use super::hub::Line;
 use super::ports::PortError;
 use super::reload::Refused;
 use super::schema::{
@@ -109,7 +108,7 @@ async fn info(Shared(state): Shared<Arc<State>>) -> Response {
     Json(state.info()).into_response()
 }
 
-/// The configuration as it runs now, as a file: timeouts and switches may have been changed since the start.
+/// The configuration as it runs now, as a file: timeouts, switches and limits may have been changed since the start.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, content_type = "application/toml", body = String)))]
 async fn config(Shared(state): Shared<Arc<State>>) -> Response {
     ([(header::CONTENT_TYPE, "application/toml")], state.config().to_toml()).into_response()
@@ -165,27 +164,14 @@ async fn events(Shared(state): Shared<Arc<State>>, query: Result<Query<Filter>, 
     tokio::spawn(async move {
         loop {
             let first = tokio::select! {
-                first = reader.recv() => first,
+                first = reader.next() => first,
                 () = parts.closed() => return,
             };
+            let Some(first) = first else { return };
+            let more = std::iter::from_fn(|| reader.next_now());
             let mut text = Vec::new();
-            match first {
-                Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) => {
-                    text.extend_from_slice(&json_line(&EventLine::Lost { count }))
-                }
-                Err(RecvError::Closed) => return,
-            }
-            for _ in 1..EVENTS_PER_WRITE {
-                match reader.try_recv() {
-                    Ok(line) if wanted(&line) => text.extend_from_slice(&line.json),
-                    Ok(_) => {}
-                    Err(TryRecvError::Lagged(count)) => {
-                        text.extend_from_slice(&json_line(&EventLine::Lost { count }));
-                    }
-                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                }
+            for line in std::iter::once(first).chain(more).take(EVENTS_PER_WRITE).filter(&wanted) {
+                text.extend_from_slice(&line.json);
             }
             if !text.is_empty() && parts.send(Ok(text.into())).await.is_err() {
                 return;
@@ -281,7 +267,7 @@ struct PortsQuery {
     xstats: bool,
 }
 
-/// Ports, links and counters.
+/// Ports, links and counters, at most 250 ms old.
 #[utoipa::path(get, path = "/v1/ports", params(PortsQuery), responses((status = 200, body = Vec<PortRow>)))]
 async fn ports(
     Shared(state): Shared<Arc<State>>,
@@ -291,7 +277,7 @@ async fn ports(
         Ok(query) => query,
         Err(refused) => return problem(StatusCode::BAD_REQUEST, refused),
     };
-    Json((state.appliance.ports.rows)(query.xstats)).into_response()
+    Json(&*state.appliance.ports.recent(query.xstats)).into_response()
 }
 
 /// Stops or starts a port.
@@ -320,7 +306,8 @@ async fn set_port(Shared(state): Shared<Arc<State>>, request: Request) -> Respon
         Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
     tracing::info!(port = asked.name, running = asked.running, "port changed");
-    match (state.appliance.ports.rows)(false).into_iter().nth(port) {
+    state.ask_afresh().await;
+    match state.appliance.ports.observe(false).get(port) {
         Some(row) => Json(row).into_response(),
         None => nothing_here().await,
     }
@@ -339,14 +326,11 @@ async fn set_limit(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
         Ok(asked) => asked,
         Err(refused) => return refused,
     };
-    let zones = &state.appliance.zones;
-    match asked {
-        SetLimit { zone: Some(zone), limit } => zones.set_limit(zone, limit),
-        SetLimit { zone: None, limit: Some(limit) } => zones.set_default_limit(limit),
-        SetLimit { zone: None, limit: None } => {
-            return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
-        }
+    if asked == (SetLimit { zone: None, limit: None }) {
+        return problem(StatusCode::BAD_REQUEST, "nothing is asked for: give a zone, a limit, or both");
     }
+    state.set_limit(asked.zone, asked.limit).await;
+    let zones = &state.appliance.zones;
     tracing::info!(zone = asked.zone, limit = asked.limit, "zone limit changed");
     let rows = asked.zone.map(|zone| zones.limit(zone)).into_iter().collect();
     Json(Limits { zones: rows, ..zones.limits() }).into_response()

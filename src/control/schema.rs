@@ -200,6 +200,9 @@ pub struct Reloaded {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
     pub version: String,
+    /// The commit that it was built from; `unknown` of a debug build, and where there was no git.
+    #[serde(default)]
+    pub revision: String,
     pub dpdk: String,
     /// `classic` or `linux`.
     pub profile: String,
@@ -234,6 +237,9 @@ pub struct PortInfo {
 /// `GET /v1/stats`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
+    /// When the workers were asked: milliseconds since the machine booted. Who asks again soon gets the same numbers again.
+    #[serde(default)]
+    pub observed_boot_ms: u64,
     pub entries: u64,
     pub entries_limit: u64,
     pub assured: u64,
@@ -248,6 +254,9 @@ pub struct Stats {
     /// Where flow records go, if anywhere.
     #[serde(default)]
     pub exports: Vec<ExportStats>,
+    /// Events that readers of `/v1/events` were too slow for, those of each reader together.
+    #[serde(default)]
+    pub events_missed: u64,
 }
 
 /// What one sink of flow records counted since the start. Together with what is still queued, it is every flow that ended.

@@ -42,6 +42,7 @@ pub fn stats(
         })
         .collect();
     Stats {
+        observed_boot_ms: 0,
         entries: workers.iter().map(|worker| u64::from(worker.snapshot.entries)).sum(),
         entries_limit: limit,
         assured: u64::from(total.assured),
@@ -52,6 +53,7 @@ pub fn stats(
         pools,
         zones,
         exports: Vec::new(),
+        events_missed: 0,
     }
 }
 

@@ -44,11 +44,12 @@ pub(super) async fn run(state: Arc<State>) {
         }
         if now >= clock_due {
             clock_due = now + CLOCK_PERIOD;
-            for worker in 0..state.workers.len() {
+            let reading = || {
                 let (tsc, boot_ns) = (state.appliance.read_clocks)();
-                // A worker that does not answer has been noticed above; its clock keeps its rate.
-                let _ = state.workers.ask(worker, Command::Clock { tsc, boot_ns }).await;
-            }
+                Command::Clock { tsc, boot_ns }
+            };
+            // A worker that does not answer has been noticed above; its clock keeps its rate.
+            let _ = state.workers.ask_all(reading).await;
         }
     }
 }

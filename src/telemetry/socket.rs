@@ -97,6 +97,7 @@ fn dict(pairs: Vec<(&str, Value)>) -> Value {
 fn info(info: &Info) -> Value {
     dict(vec![
         ("version", Value::Text(info.version.clone())),
+        ("revision", Value::Text(info.revision.clone())),
         ("dpdk", Value::Text(info.dpdk.clone())),
         ("profile", Value::Text(info.profile.clone())),
         ("mode", Value::Text(info.mode.clone())),
@@ -110,13 +111,14 @@ fn info(info: &Info) -> Value {
 type Count = (&'static str, fn(&WorkerStats) -> u64);
 
 /// What is counted without labels.
-const COUNTS: [Count; 20] = [
+const COUNTS: [Count; 22] = [
     ("rx_packets", |w| w.rx_packets),
     ("rx_bytes", |w| w.rx_bytes),
     ("tx_packets", |w| w.tx_packets),
     ("tx_full", |w| w.tx_full),
     ("rx_refused", |w| w.rx_refused),
     ("handed_off", |w| w.handed_off),
+    ("handed_on", |w| w.handed_on),
     ("handed_in", |w| w.handed_in),
     ("sent_through", |w| w.sent_through),
     ("found", |w| w.found),
@@ -126,6 +128,7 @@ const COUNTS: [Count; 20] = [
     ("icmp_error", |w| w.icmp_error),
     ("ignored", |w| w.ignored),
     ("fragments_held", |w| w.fragments_held),
+    ("fragments_again", |w| w.fragments_again),
     ("datagrams_completed", |w| w.datagrams_completed),
     ("datagrams_timed_out", |w| w.datagrams_timed_out),
     ("datagrams_evicted", |w| w.datagrams_evicted),
@@ -151,6 +154,7 @@ fn totals(stats: &Stats) -> Value {
         ("entries_limit", Value::Number(stats.entries_limit)),
         ("assured", Value::Number(stats.assured)),
         ("replied", Value::Number(stats.replied)),
+        ("events_missed", Value::Number(stats.events_missed)),
     ];
     pairs.extend(COUNTS.map(|(name, of)| (name, Value::Number(stats.workers.iter().map(of).sum()))));
     pairs.extend(LABELLED.map(|(name, of)| {

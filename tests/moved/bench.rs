@@ -235,6 +235,7 @@ impl Bench {
         };
         let info = Info {
             version: "0.1.0".into(),
+            revision: "unknown".into(),
             dpdk: dpdk::eal::version(),
             profile: "linux".into(),
             mode: "inline".into(),

@@ -35,15 +35,25 @@ pub(crate) fn unreachable(src: u8, dst: u8, about: &[u8]) -> Vec<u8> {
 
 /// A first fragment whose datagram never comes whole.
 pub(crate) fn fragment(id: u16) -> Vec<u8> {
-    let mut frame = udp(3, 4, id, 53);
-    frame.truncate(14 + 20 + 8);
-    frame[16..18].copy_from_slice(&28_u16.to_be_bytes());
-    frame[18..20].copy_from_slice(&id.to_be_bytes());
-    frame[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
-    frame[24..26].copy_from_slice(&[0, 0]);
-    let header = summed(frame[14..34].to_vec(), 10);
-    frame[14..34].copy_from_slice(&header);
-    frame
+    let [first, _] = halves(id);
+    first
+}
+
+/// A datagram in two fragments.
+pub(crate) fn halves(id: u16) -> [Vec<u8>; 2] {
+    let whole = udp(3, 4, id, 53);
+    let (header, payload) = whole.split_at(14 + 20);
+    // More fragments follow the first 8 bytes; the rest lies one unit of 8 bytes behind them.
+    [(&payload[..8], 0x2000_u16), (&payload[8..], 1)].map(|(part, place)| {
+        let mut frame = [header, part].concat();
+        frame[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        frame[20..22].copy_from_slice(&place.to_be_bytes());
+        frame[24..26].copy_from_slice(&[0, 0]);
+        let header = summed(frame[14..34].to_vec(), 10);
+        frame[14..34].copy_from_slice(&header);
+        frame
+    })
 }
 
 /// Ethernet around anything, up to a length that no port takes.

@@ -116,6 +116,11 @@ const TABLE: &[Line] = &[
         ],
     ),
     (
+        "datagrams whose fragments meet elsewhere than their flow",
+        scenes::met_elsewhere,
+        &["conntrack_handed_on_packets_total", "conntrack_fragments_again_total"],
+    ),
+    (
         "a port that is stopped",
         scenes::stopped,
         &["conntrack_transmit_dropped_packets_total", "conntrack_port_up"],

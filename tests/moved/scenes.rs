@@ -158,6 +158,12 @@ pub(crate) fn hand_off(stage: &mut Stage<'_>) {
     stage.play(&mut bench, 40);
 }
 
+pub(crate) fn met_elsewhere(stage: &mut Stage<'_>) {
+    let inside = (0..64).flat_map(frames::halves).collect();
+    let mut bench = stage.bench(Setup { inside, workers: 2, ..Setup::default() });
+    stage.play(&mut bench, 8);
+}
+
 pub(crate) fn stopped(stage: &mut Stage<'_>) {
     let mut bench = stage.bench(Setup { inside: flows(200), to_nowhere: true, ..Setup::default() });
     bench.ask(0, Command::Port { port: 1, running: false, done: false });

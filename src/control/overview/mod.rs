@@ -31,12 +31,18 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How old top talkers may be that are told again.
 const TOP_FRESH: Duration = Duration::from_secs(2);
 
+/// How old they may be on the stream: it does not wait for busy workers, which let listings wait for packets.
+const TOP_TOLD: Duration = Duration::from_secs(10);
+
 /// What `/v1/overview` goes by.
 pub(super) struct Overviews {
     ring: Mutex<Ring>,
     /// Every reader of the stream gets the same bytes, and one that is slow passes over what it missed.
     told: watch::Sender<Told>,
-    top: tokio::sync::Mutex<Option<(Instant, Top)>>,
+    /// As they were at the last look, and when; `None` where a worker did not answer.
+    top: Mutex<Option<(Instant, Option<Top>)>>,
+    /// One looks through the tables for all who ask.
+    looking: tokio::sync::Mutex<()>,
 }
 
 /// The last overview, and as it goes over the stream.
@@ -51,8 +57,15 @@ impl Overviews {
         Self {
             ring: Mutex::default(),
             told: watch::Sender::new(Told::default()),
-            top: tokio::sync::Mutex::new(None),
+            top: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Top talkers of a look that is not older than `age`, if there was one.
+    fn known_top(&self, age: Duration) -> Option<Option<Top>> {
+        let top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+        top.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, top)| top.clone())
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -81,6 +94,23 @@ impl Overviews {
 
 /// Looks once a second, as long as the control thread runs.
 pub(super) async fn run(state: Arc<State>) {
+    tokio::join!(look(&state), look_for_talkers(&state));
+}
+
+/// Keeps top talkers fresh for the stream while somebody reads it. Workers under load take their time for a look through
+/// the tables, and the stream goes on meanwhile.
+async fn look_for_talkers(state: &State) {
+    let mut tick = interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if state.overviews.told.receiver_count() > 0 {
+            state.top().await;
+        }
+    }
+}
+
+async fn look(state: &State) {
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before: Option<(Instant, Arc<Stats>)> = None;
@@ -99,7 +129,7 @@ pub(super) async fn run(state: Arc<State>) {
         );
         before = Some(now);
         if state.overviews.told.receiver_count() > 0 {
-            overview.top = state.top().await;
+            overview.top = state.overviews.known_top(TOP_TOLD).flatten();
         }
         let event = event(&overview);
         state.overviews.told.send_replace(Told { overview: Arc::new(overview), event });
@@ -125,18 +155,17 @@ impl State {
 
     /// Who has the most flows; `None` where a worker does not answer, which is told elsewhere.
     async fn top(&self) -> Option<Top> {
-        let mut known = self.overviews.top.lock().await;
-        if let Some((at, top)) = known.as_ref()
-            && at.elapsed() < TOP_FRESH
-        {
-            return Some(top.clone());
+        let _turn = self.overviews.looking.lock().await;
+        if let Some(top) = self.overviews.known_top(TOP_FRESH) {
+            return top;
         }
         let tables = self.tables().await;
         let mut random = places();
-        let top = talkers::top(&self.workers, &tables, &mut random).await.ok()?;
-        let top = Top { unix_ms: self.unix_ms(), ..top };
-        *known = Some((Instant::now(), top.clone()));
-        Some(top)
+        let top = talkers::top(&self.workers, &tables, &mut random).await.ok();
+        let top = top.map(|top| Top { unix_ms: self.unix_ms(), ..top });
+        *self.overviews.top.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), top.clone()));
+        top
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Overview {
     pub full_untracked: Tally,
     pub workers: Vec<WorkerNow>,
     pub ports: Vec<PortNow>,
-    /// Absent until somebody has asked for it and the table was looked through once.
+    /// Absent until somebody has asked for it and the table was looked through once; on the stream up to ten seconds old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<Top>,
 }

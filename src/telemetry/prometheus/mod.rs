@@ -196,7 +196,15 @@ fn about(page: &mut Page, info: &Info, timeouts: &Timeouts) {
     page.gauge(
         "conntrack_build_info",
         "What runs.",
-        [(vec![("version", info.version.as_str()), ("dpdk", &info.dpdk), ("profile", &info.profile)], 1.0)],
+        [(
+            vec![
+                ("version", info.version.as_str()),
+                ("revision", &info.revision),
+                ("dpdk", &info.dpdk),
+                ("profile", &info.profile),
+            ],
+            1.0,
+        )],
     );
 }
 

@@ -28,8 +28,8 @@ pub(super) fn series(page: &mut Page, stats: &Stats) {
     );
     page.counter(
         "conntrack_events_dropped_total",
-        "Events lost because a buffer was full, by who missed them.",
-        [(vec![("sink", "stream")], sum(stats, |worker| worker.events_lost))]
+        "Events lost because a buffer was full or a reader too slow, by who missed them.",
+        [(vec![("sink", "stream")], sum(stats, |worker| worker.events_lost) + stats.events_missed as f64)]
             .into_iter()
             .chain(exports(stats, |row| row.lost)),
     );

@@ -12,6 +12,7 @@ use crate::control::stats::{Observed, stats};
 fn page(workers: usize) -> String {
     let info = Info {
         version: "0.1.0".into(),
+        revision: "unknown".into(),
         dpdk: "DPDK 22.11.11".into(),
         profile: "linux".into(),
         mode: "inline".into(),
@@ -76,7 +77,7 @@ fn a_series_has_no_labels_beside_the_bounded_ones() {
     let bounded = BTreeSet::from(
         [
             "ct", "device", "dpdk", "driver", "kind", "outcome", "pool", "port", "profile", "proto",
-            "reason", "result", "sink", "state", "to", "version", "worker", "zone",
+            "reason", "result", "revision", "sink", "state", "to", "version", "worker", "zone",
         ]
         .map(str::to_owned),
     );

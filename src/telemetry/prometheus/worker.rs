@@ -27,7 +27,7 @@ pub(super) fn series(page: &mut Page, stats: &Stats) {
     for (name, help, of) in gauges {
         page.gauge(name, help, one(of));
     }
-    let counters: [(_, _, Of); 6] = [
+    let counters: [(_, _, Of); 8] = [
         ("conntrack_worker_busy_seconds_total", "Time in turns that found work.", |w| w.busy_seconds),
         ("conntrack_worker_idle_seconds_total", "Time in turns that found none.", |w| w.idle_seconds),
         ("conntrack_received_packets_total", "Frames that the worker took from its ports.", |w| {
@@ -36,6 +36,16 @@ pub(super) fn series(page: &mut Page, stats: &Stats) {
         ("conntrack_handed_in_packets_total", "Frames that other workers gave to this one.", |w| {
             w.handed_in as f64
         }),
+        (
+            "conntrack_handed_on_packets_total",
+            "Fragments that were handed in, put together here, and given on to the owner of their flow.",
+            |w| w.handed_on as f64,
+        ),
+        (
+            "conntrack_fragments_again_total",
+            "Fragments that the owner of their flow took in once more, from the worker that put them together.",
+            |w| w.fragments_again as f64,
+        ),
         (
             "conntrack_transmit_dropped_packets_total",
             "Frames lost because the leaving port's queue was full.",
