@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
 import time
 from dataclasses import dataclass
 
@@ -245,7 +246,8 @@ class Guest(Asked, hosts.Program):
 
     def alive(self):
         if self.process.poll() is not None:
-            raise Trouble(f"QEMU ended: {hosts.tail(self.log)}; the console's last words:\n{hosts.tail(self.console)}")
+            status = self.process.returncode
+            raise Trouble(f"QEMU ended with {status}: {hosts.tail(self.log)}; the console's last words:\n{hosts.tail(self.console)}")
 
     def ready(self):
         self.alive()
@@ -264,6 +266,9 @@ class Guest(Asked, hosts.Program):
             except TimeoutError:
                 more = b""
             if not more:
+                # Where QEMU has died, its end comes a moment after its socket's.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(2)
                 self.alive()
                 raise Trouble(f"the guest's shell does not answer to `{command}`; it said {said[-500:]!r}")
             said += more
