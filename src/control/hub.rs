@@ -260,7 +260,7 @@ mod tests {
     fn hub() -> Arc<Hub> {
         let words = Words {
             classic: false,
-            boot_unix_ms: 0,
+            boot_unix_ms: || 0,
             community_id_seed: 0,
             timeouts: Box::new(|| Settings::new(Profile::Linux).timeouts),
             tags_of: Box::new(|_| Tags::NONE),

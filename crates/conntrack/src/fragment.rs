@@ -302,9 +302,9 @@ impl Fragments {
     }
 
     /// The hash of what ties a fragment to others: whoever owns it puts the datagram together. Keyed, so that nobody
-    /// chooses who that is.
+    /// chooses who that is. Without the identification: a flow's datagrams meet at one place, and keep their order.
     pub fn hash(&self, fragment: &Fragment<'_>, zone: u16, ingress: u8) -> u64 {
-        self.hasher.hash(&key_of(fragment, zone, ingress))
+        self.hasher.hash(&DatagramKey { lo_id: 0, hi_id: 0, ..key_of(fragment, zone, ingress) })
     }
 
     fn take(
@@ -1117,7 +1117,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_of_one_pair_of_hosts_load_no_worker_more_than_twice_its_share() {
+    fn fragments_of_many_hosts_load_no_worker_more_than_twice_its_share() {
         use crate::key::owner::{Owners, WorkerId};
         let whole = bytes(8);
         for secret in 0..20 {
@@ -1125,13 +1125,29 @@ mod tests {
             for (workers, family) in [(2, Family::V4), (16, Family::V4), (16, Family::V6)] {
                 let owners = Owners::shared(&vec![1; workers], WorkerId(0)).unwrap();
                 let mut load = vec![0; workers];
-                for id in 0..4096 {
-                    let fragment = piece(family, id, &whole, 0, 8, true);
+                for host in 0..4096_u16 {
+                    let [hi, lo] = host.to_be_bytes();
+                    let src = Addr::v4([10, 3, hi, lo]);
+                    let fragment = Fragment { src, ..piece(family, 1, &whole, 0, 8, true) };
                     load[usize::from(owners.of(fragments.hash(&fragment, 0, 0)).0)] += 1;
                 }
                 let worst = load.iter().max().unwrap() * workers;
                 assert!(worst <= 2 * 4096, "{family:?}, {workers} workers: {load:?}");
             }
+        }
+    }
+
+    #[test]
+    fn all_datagrams_of_a_pair_of_hosts_meet_at_one_place() {
+        let whole = bytes(8);
+        let fragments = Fragments::new(1, Hasher::new([1, 2, 3, 4], Cpu::portable()));
+        for family in BOTH {
+            let mut met: Vec<_> =
+                (0..64).map(|id| fragments.hash(&piece(family, id, &whole, 0, 8, true), 0, 0)).collect();
+            met.dedup();
+            assert_eq!(met.len(), 1, "{family:?}");
+            let back = Fragment { src: DST, dst: SRC, ..piece(family, 1, &whole, 0, 8, true) };
+            assert_ne!(fragments.hash(&back, 0, 0), met[0], "{family:?}");
         }
     }
 
