@@ -39,9 +39,9 @@ pub(crate) fn fragment(id: u16) -> Vec<u8> {
     first
 }
 
-/// A datagram in two fragments.
+/// A datagram in two fragments, from one of 64 hosts.
 pub(crate) fn halves(id: u16) -> [Vec<u8>; 2] {
-    let whole = udp(3, 4, id, 53);
+    let whole = udp(100 + (id % 64) as u8, 4, id, 53);
     let (header, payload) = whole.split_at(14 + 20);
     // More fragments follow the first 8 bytes; the rest lies one unit of 8 bytes behind them.
     [(&payload[..8], 0x2000_u16), (&payload[8..], 1)].map(|(part, place)| {
