@@ -81,13 +81,10 @@ fn both_directions_meet_in_one_entry_with_a_queue_for_each_worker_and_with_one_f
         }
         assert_eq!((tcp, udp), (2 * FLOWS as u32, 2 * FLOWS as u32), "assured, with {port:?}");
 
-        let stats = pair.appliance.stats();
-        for (number, worker) in stats["workers"].as_array().unwrap().iter().enumerate() {
-            assert!(
-                worker["entries"].as_u64() > Some(FLOWS as u64),
-                "worker {number} has its half: {worker}"
-            );
-        }
+        let stats = pair.appliance.await_all_stats("half of the flows at each worker", |stats| {
+            let mut workers = stats["workers"].as_array().unwrap().iter();
+            workers.all(|worker| worker["entries"].as_u64() > Some(FLOWS as u64))
+        });
         assert!(sum(&stats, |worker| &worker["handed_off"]) > 0, "{stats:#}");
         assert_eq!(sum(&stats, |worker| &worker["dropped"]["hand_off_full"]), 0, "{stats:#}");
         for reason in ["tcp_seq_over_max_end", "tcp_ack_over_end", "icmp_no_request"] {
@@ -110,7 +107,9 @@ fn a_transfer_arrives_intact_when_every_packet_is_handed_to_another_worker_and_b
         scope.spawn(|| stream::send(&client, 1, LENGTH));
         stream::receive(&server, 1, LENGTH);
     });
-    let stats = pair.appliance.stats();
+    let stats = pair.appliance.await_all_stats("the whole transfer", |stats| {
+        sum(stats, |worker| &worker["rx_bytes"]) > LENGTH as u64
+    });
     let untracked = sum(&stats, |worker| &worker["packets"]["untracked"]);
     let received = sum(&stats, |worker| &worker["rx_packets"]);
     assert!(received > 10_000, "{stats:#}");
