@@ -534,7 +534,7 @@ fn same_key(a: &FlowKey, b: &FlowKey) -> bool {
 
 /// Starts bringing the first line of `what`.
 #[inline(always)]
-fn prefetch<T>(what: &T, hint: PrefetchHint) {
+pub(crate) fn prefetch<T>(what: &T, hint: PrefetchHint) {
     prefetch_line(core::ptr::from_ref(what).cast(), hint);
 }
 

@@ -207,6 +207,7 @@ impl Tracker {
                 self.on_general(now, frames, at, work, general, events, came, outcome);
             }
         }
+        self.core.flows.settle_pauses();
         if self.core.records.behind {
             self.core.record_behind(now, frames, burst, outcomes);
         }

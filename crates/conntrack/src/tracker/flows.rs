@@ -116,6 +116,7 @@ impl Flows {
         counters: &mut Counters,
         events: &mut Events,
     ) {
+        self.settle_pauses();
         counters.destroyed[reason as usize] += 1;
         if events.ends_told() && !planted(Fault::DestroyUntold) {
             self.say(now, flow, EventKind::Destroy(reason), events);
@@ -158,14 +159,25 @@ impl Flows {
     #[inline(always)]
     pub(super) fn heard(&mut self, now: Tick, flow: FlowIndex, before: Head) {
         if self.pauses.ends(now, before) {
-            self.note_pause(now, flow, before);
+            self.end_pause(now, flow, before);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn note_pause(&mut self, now: Tick, flow: FlowIndex, before: Head) {
-        self.pauses.note(now, flow, self.table.entry_mut(flow), before);
+    fn end_pause(&mut self, now: Tick, flow: FlowIndex, before: Head) {
+        if self.pauses.are_many() {
+            self.pauses.settle(&mut self.table);
+        }
+        self.pauses.end(now, flow, self.table.entry(flow).key.proto, before);
+    }
+
+    /// Keeps the pauses that have ended since; after each burst.
+    #[inline(always)]
+    pub(super) fn settle_pauses(&mut self) {
+        if self.pauses.are_unsettled() {
+            self.pauses.settle(&mut self.table);
+        }
     }
 
     /// Counts one packet of `bytes` bytes.

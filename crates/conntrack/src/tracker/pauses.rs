@@ -1,5 +1,5 @@
 //! How long flows were silent before they spoke again: owns each flow's longest pause on the timeout that it last paused
-//! on, and how many flows had a pause of which length. Called for a packet of a flow before its deadline moves; sees no packet.
+//! on, and how many flows had a pause of which length. Told of each packet of a flow before its deadline moves; sees no packet.
 //!
 //! A flow is counted once for each timeout, by its longest pause there, because a shorter timeout would have cut it once:
 //! what comes back after that is another flow.
@@ -7,13 +7,15 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::table::FlowIndex;
 use crate::table::entry::{Entry, Head, TIMEOUT_EDITED, status};
 use crate::table::memory::{Memory, Region, Zeroed, bytes_of};
+use crate::table::{FlowIndex, PrefetchHint, Table, prefetch};
 use crate::tick::{PER_SECOND, Tick, Ticks};
 use crate::track::tcp::TcpState;
 use crate::track::timeout::{TimeoutKey, Timeouts};
 use crate::wire::proto;
+
+use super::BURST;
 
 /// Pauses are kept by length, exact at these: the n-th begins at the n-th bound. Whole seconds up to a minute, and
 /// every value that a timeout has by default or is likely to be given. (First, step, how many), in seconds.
@@ -37,19 +39,39 @@ const LENGTHS: usize = 256;
 /// By length, the shortest pause of it, in ticks; of 0 there is none that is kept.
 const SHORTEST: [u32; LENGTHS] = {
     let mut all = [0; LENGTHS];
-    let (mut part, mut at) = (0, 1);
-    while part < BOUNDS.len() {
-        let (first, step, how_many) = BOUNDS[part];
-        let mut number = 0;
-        while number < how_many && at < LENGTHS {
-            all[at] = (first + step * number as u32) * PER_SECOND;
-            number += 1;
+    let mut part = 0;
+    while part < PARTS.len() {
+        let Part { first, step, how_many, number } = PARTS[part];
+        let mut at = 0;
+        while at < how_many {
+            all[(number + at) as usize] = first + step * at;
             at += 1;
         }
         part += 1;
     }
-    assert!(at == LENGTHS);
     all
+};
+
+/// A row of [`BOUNDS`], in ticks, and the number of its first length.
+#[derive(Clone, Copy)]
+struct Part {
+    first: u32,
+    step: u32,
+    how_many: u32,
+    number: u32,
+}
+
+const PARTS: [Part; BOUNDS.len()] = {
+    let mut parts = [Part { first: 0, step: 0, how_many: 0, number: 0 }; BOUNDS.len()];
+    let (mut at, mut number) = (0, 1);
+    while at < BOUNDS.len() {
+        let (first, step, how_many) = BOUNDS[at];
+        parts[at] = Part { first: first * PER_SECOND, step: step * PER_SECOND, how_many: how_many as u32, number };
+        number += how_many as u32;
+        at += 1;
+    }
+    assert!(number as usize == LENGTHS);
+    parts
 };
 
 /// What a flow can be on: each timeout by itself, and those two that shorten others with the state that they shorten.
@@ -106,7 +128,7 @@ impl Kind {
 
 /// A flow's longest pause on the timeout that it last paused on. One is enough: flows go from one timeout to the next and do
 /// not come back, but for connections that data waits in.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Longest {
     kind: u8,
@@ -117,11 +139,21 @@ struct Longest {
 #[allow(unsafe_code)]
 unsafe impl Zeroed for Longest {}
 
+/// A pause that a packet has ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    flow: FlowIndex,
+    pause: Longest,
+}
+
 /// The pauses of all flows, of those that have ended too.
 #[derive(Debug)]
 pub(super) struct Pauses {
     /// By slab index; means something only where [`status::PAUSED`] is set. Touched only for a pause of a second or more.
     longest: Region<Longest>,
+    /// Pauses whose place in `longest` is on its way from memory: one after the other, each would be waited for.
+    ended: [Ended; BURST],
+    waiting: usize,
     /// Flows by kind and the length of their longest pause on it.
     flows: Vec<[u64; LENGTHS]>,
     /// The timeouts, in ticks.
@@ -150,6 +182,8 @@ impl Pauses {
         let mut pauses = Self {
             // One for each slot of the slab, which has one more than there may be flows.
             longest: memory.take(max_entries as usize + 1)?,
+            ended: [Ended::default(); BURST],
+            waiting: 0,
             flows: vec![[0; LENGTHS]; KINDS],
             spans: [0; SPANS],
             changed: [Tick(0); TimeoutKey::ALL.len()],
@@ -178,19 +212,45 @@ impl Pauses {
         now.low().wrapping_add(span).wrapping_sub(head.deadline) >= PER_SECOND
     }
 
-    /// Keeps the pause that a packet has ended. `head` is the flow's as it was.
-    pub(super) fn note(&mut self, now: Tick, flow: FlowIndex, entry: &mut Entry, head: Head) {
+    /// Takes the pause that a packet has ended, of the flow with this protocol and this head before it. [`Self::settle`] it
+    /// before the flow ends and before there are more than [`BURST`].
+    pub(super) fn end(&mut self, now: Tick, flow: FlowIndex, l4: u8, head: Head) {
         let Some((key, silent)) = self.silence(now, head) else { return };
-        let length = length_of(silent);
-        let Some(line) = self.longest.get_mut(flow.0 as usize) else { return };
-        if length == 0 {
-            return;
+        let pause = Longest { kind: Kind::of(l4, head, key).0, length: length_of(silent) };
+        let (Some(line), Some(place)) =
+            (self.longest.get(flow.0 as usize), self.ended.get_mut(self.waiting)) else { return };
+        if pause.length > 0 {
+            prefetch(line, PrefetchHint::T0);
+            *place = Ended { flow, pause };
+            self.waiting += 1;
         }
+    }
+
+    /// Whether pauses wait for [`Self::settle`].
+    #[inline(always)]
+    pub(super) fn are_unsettled(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Whether no more can wait.
+    pub(super) fn are_many(&self) -> bool {
+        self.waiting == self.ended.len()
+    }
+
+    /// Keeps the pauses that were taken. `table` has their flows.
+    pub(super) fn settle(&mut self, table: &mut Table) {
+        for at in 0..core::mem::take(&mut self.waiting) {
+            let Ended { flow, pause } = self.ended[at];
+            self.keep(flow, table.entry_mut(flow), pause);
+        }
+    }
+
+    fn keep(&mut self, flow: FlowIndex, entry: &mut Entry, Longest { kind, length }: Longest) {
+        let Some(line) = self.longest.get_mut(flow.0 as usize) else { return };
         if entry.head.status & status::PAUSED == 0 {
             entry.head.status |= status::PAUSED;
             *line = Longest::default();
         }
-        let kind = Kind::of(entry.key.proto, head, key).0;
         // What it did on another timeout stays counted.
         if line.length > 0 && line.kind != kind {
             self.crowded += u64::from(line.kind.max(kind) >= UNACKNOWLEDGED);
@@ -236,7 +296,10 @@ pub const PAUSE_MIN: Ticks = Ticks(SHORTEST[1]);
 
 /// The length that a pause of so many ticks has: the last whose bound it reaches.
 fn length_of(silent: u32) -> u8 {
-    SHORTEST[1..].partition_point(|&shortest| shortest <= silent) as u8
+    // Each row is asked, and none is a branch: which length a pause has is as good as random.
+    let begun = PARTS.iter().map(|part| usize::from(silent >= part.first)).sum::<usize>();
+    let Some(part) = begun.checked_sub(1).and_then(|last| PARTS.get(last)) else { return 0 };
+    (part.number + ((silent - part.first) / part.step).min(part.how_many - 1)) as u8
 }
 
 #[cfg(test)]
@@ -256,5 +319,13 @@ mod tests {
         }
         assert_eq!((length_of(0), length_of(PER_SECOND - 1), length_of(PER_SECOND)), (0, 0, 1));
         assert_eq!(SHORTEST[LENGTHS - 1], Ticks::MAX.0, "no timeout is longer");
+    }
+
+    #[test]
+    fn a_pause_has_the_last_length_that_it_reaches() {
+        for silent in SHORTEST.iter().flat_map(|&bound| [bound.saturating_sub(1), bound, bound + 1]).chain([u32::MAX]) {
+            let reached = SHORTEST[1..].iter().filter(|&&bound| bound <= silent).count();
+            assert_eq!(usize::from(length_of(silent)), reached, "{silent}");
+        }
     }
 }
