@@ -362,7 +362,7 @@ fn flood(tag: &str, flows: u32, rounds: usize) {
     report(tag, &mut figures[1..]);
 }
 
-/// Eight packets of established connections to one of a new one; as many flows expire as come.
+/// Seven packets of established connections to one that opens another; as many flows expire as come.
 fn churn(tag: &str, flows: u32, zipf: bool, rounds: usize, single: bool) {
     let mut random = Random::new();
     let share = (flows / 8).next_multiple_of(BURST as u32);

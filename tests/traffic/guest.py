@@ -202,6 +202,10 @@ def initramfs(program, modules, addresses, to):
         file.write(archive.end())
 
 
+class EmulatorDied(Trouble):
+    """QEMU was ended by a signal: a fault of its own, which no guest should be able to cause, or the kernel that lacked memory."""
+
+
 class Guest(Asked, hosts.Program):
     """The virtual machine, and a shell in it by its second serial line."""
 
@@ -232,14 +236,16 @@ class Guest(Asked, hosts.Program):
         self.log = f"{logs}/nic-qemu.log"
 
     def begin(self):
-        # An earlier run's would say that the guest is ready.
+        # An earlier run's would say that the guest is ready; of one that died it is the evidence.
         for old in (self.console, self.log):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(old)
+                os.replace(old, f"{old}.1")
+        self.begun = time.monotonic()
         return super().begin()
 
     def await_ready(self):
         until("the guest to boot", BOOT_SECONDS, self.ready)
+        self.booted = time.monotonic() - self.begun
         self.line = socket.socket(socket.AF_UNIX)
         self.line.connect(self.path)
         self.line.settimeout(120)
@@ -247,7 +253,13 @@ class Guest(Asked, hosts.Program):
     def alive(self):
         if self.process.poll() is not None:
             status = self.process.returncode
-            raise Trouble(f"QEMU ended with {status}: {hosts.tail(self.log)}; the console's last words:\n{hosts.tail(self.console)}")
+            kind = EmulatorDied if status < 0 else Trouble
+            raise kind(f"QEMU ended with {status}: {hosts.tail(self.log)}; the console's last words:\n{hosts.tail(self.console)}")
+
+    def await_end(self):
+        """Where QEMU has died, its end comes a moment after its socket's."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)
 
     def ready(self):
         self.alive()
@@ -266,9 +278,7 @@ class Guest(Asked, hosts.Program):
             except TimeoutError:
                 more = b""
             if not more:
-                # Where QEMU has died, its end comes a moment after its socket's.
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(2)
+                self.await_end()
                 self.alive()
                 raise Trouble(f"the guest's shell does not answer to `{command}`; it said {said[-500:]!r}")
             said += more
@@ -321,7 +331,8 @@ def host_links(middle, cards):
 
 
 def drive(program, home, logs, kept, amount, workers):
-    """All pairs of cards in one guest, one after the other; gives a row for each as it comes."""
+    """All pairs of cards in one guest, one after the other; gives a row for each as it comes. Where QEMU dies, the pairs that
+    are left get another guest, once."""
     if platform.machine() != "x86_64":
         raise Refused("the guest is an x86-64 machine, and QEMU's emulation of one needs to be one here too")
     if not shutil.which("qemu-system-x86_64"):
@@ -330,22 +341,41 @@ def drive(program, home, logs, kept, amount, workers):
     pairs = cards(workers)
     initrd = f"{home}/initramfs"
     initramfs(program, modules, [address for card in pairs for address in card.addresses], initrd)
-    with Namespace("a") as middle:
-        interfaces = host_links(middle, pairs)
-        begun = time.monotonic()
-        with Guest(home, logs, image, initrd, pairs, workers, middle, interfaces) as guest:
-            booted = time.monotonic() - begun
-            version = guest.must("uname -r").strip()
-            for card in pairs:
-                about = f"{card.about}, vfio-pci, hugepages; TCP of two hosts; queues={card.queues} workers={workers}"
-                link = Link(card.kind, about, card.queues)
-                link.notes.append(f"Linux {version} in QEMU, ready after {booted:.0f} s")
-                with Host("inside") as inside, Host("outside") as outside:
-                    said = guest.start(card, workers)
-                    link.notes += [line.strip() for line in said.splitlines() if re.match(r"\s*port ", line)]
-                    for host, slot in zip((inside, outside), card.slots):
-                        host.take(interfaces[slot], middle)
-                        host.without_offloads()
-                    sockets.traffic(link, sockets.Line(inside, outside, guest, f"{home}/server.log"), amount)
-                    guest.stop()
-                yield link
+    left, died = pairs, None
+    while left:
+        try:
+            with Namespace("a") as middle:
+                interfaces = host_links(middle, pairs)
+                with Guest(home, logs, image, initrd, pairs, workers, middle, interfaces) as guest:
+                    try:
+                        for link in rows(guest, middle, interfaces, home, left, amount, workers):
+                            if died:
+                                link.notes.append(f"in a second guest: {str(died).splitlines()[0]}")
+                            left = left[1:]
+                            yield link
+                    except (Trouble, OSError):
+                        guest.await_end()
+                        guest.alive()
+                        raise
+        except EmulatorDied as trouble:
+            if died:
+                raise
+            died = trouble
+
+
+def rows(guest, middle, interfaces, home, pairs, amount, workers):
+    """A row for each pair of cards, in a guest that has just booted."""
+    version = guest.must("uname -r").strip()
+    for card in pairs:
+        about = f"{card.about}, vfio-pci, hugepages; TCP of two hosts; queues={card.queues} workers={workers}"
+        link = Link(card.kind, about, card.queues)
+        link.notes.append(f"Linux {version} in QEMU, ready after {guest.booted:.0f} s")
+        with Host("inside") as inside, Host("outside") as outside:
+            said = guest.start(card, workers)
+            link.notes += [line.strip() for line in said.splitlines() if re.match(r"\s*port ", line)]
+            for host, slot in zip((inside, outside), card.slots):
+                host.take(interfaces[slot], middle)
+                host.without_offloads()
+            sockets.traffic(link, sockets.Line(inside, outside, guest, f"{home}/server.log"), amount)
+            guest.stop()
+        yield link

@@ -293,19 +293,6 @@ fn a_zero_key_finds_nothing() {
     }
 }
 
-/// At full capacity, in whole huge pages: entry, index, free list, wheel and cold lines. In small tables the rounding
-/// and the fixed parts weigh more.
-#[test]
-fn a_flow_takes_at_most_160_bytes() {
-    for max_entries in [1_000_000, 4_000_000, 16_000_000, 100_000_000] {
-        let bytes = Table::<false>::memory_bytes(max_entries)
-            + Cold::memory_bytes(max_entries)
-            + crate::timer::wheel::Wheel::memory_bytes(max_entries);
-        let bytes = bytes.next_multiple_of(super::memory::HUGE_PAGE);
-        assert!(bytes <= 160 * max_entries as usize, "{} a flow", bytes / max_entries as usize);
-    }
-}
-
 fn cold(max_entries: u32) -> Cold {
     let mut memory = Memory::heap(Cold::memory_bytes(max_entries)).unwrap();
     let cold = Cold::new(max_entries, &mut memory).unwrap();

@@ -1,5 +1,6 @@
 //! How long flows were silent before they spoke again: owns each flow's longest pause on the timeout that it last paused
-//! on, and how many flows had a pause of which length. Told of each packet of a flow before its deadline moves; sees no packet.
+//! on, and how many flows had a pause of which length. Told of each packet of a flow, with the head that the flow had before
+//! it; sees no packet.
 //!
 //! A flow is counted once for each timeout, by its longest pause there, because a shorter timeout would have cut it once:
 //! what comes back after that is another flow.
@@ -66,7 +67,8 @@ const PARTS: [Part; BOUNDS.len()] = {
     let (mut at, mut number) = (0, 1);
     while at < BOUNDS.len() {
         let (first, step, how_many) = BOUNDS[at];
-        parts[at] = Part { first: first * PER_SECOND, step: step * PER_SECOND, how_many: how_many as u32, number };
+        parts[at] =
+            Part { first: first * PER_SECOND, step: step * PER_SECOND, how_many: how_many as u32, number };
         number += how_many as u32;
         at += 1;
     }
@@ -217,8 +219,10 @@ impl Pauses {
     pub(super) fn end(&mut self, now: Tick, flow: FlowIndex, l4: u8, head: Head) {
         let Some((key, silent)) = self.silence(now, head) else { return };
         let pause = Longest { kind: Kind::of(l4, head, key).0, length: length_of(silent) };
-        let (Some(line), Some(place)) =
-            (self.longest.get(flow.0 as usize), self.ended.get_mut(self.waiting)) else { return };
+        let (Some(line), Some(place)) = (self.longest.get(flow.0 as usize), self.ended.get_mut(self.waiting))
+        else {
+            return;
+        };
         if pause.length > 0 {
             prefetch(line, PrefetchHint::T0);
             *place = Ended { flow, pause };
@@ -323,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_pause_has_the_last_length_that_it_reaches() {
-        for silent in SHORTEST.iter().flat_map(|&bound| [bound.saturating_sub(1), bound, bound + 1]).chain([u32::MAX]) {
+        for silent in
+            SHORTEST.iter().flat_map(|&bound| [bound.saturating_sub(1), bound, bound + 1]).chain([u32::MAX])
+        {
             let reached = SHORTEST[1..].iter().filter(|&&bound| bound <= silent).count();
             assert_eq!(usize::from(length_of(silent)), reached, "{silent}");
         }

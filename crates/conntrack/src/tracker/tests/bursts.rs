@@ -7,9 +7,10 @@ use super::dialogue::*;
 use crate::event::{EventKind, Events, FlowView};
 use crate::policy::{Action, Class, Policy, Role, Rule};
 use crate::table::memory::Memory;
-use crate::tick::Tick;
+use crate::tick::{Tick, Ticks};
 use crate::track::settings::{Profile, Settings};
-use crate::tracker::{Cursor, ExpireBudget, Limits, OnFull, Outcome, Tracker, Verdict};
+use crate::track::timeout::TimeoutKey;
+use crate::tracker::{Cursor, ExpireBudget, Forecast, Limits, OnFull, Outcome, Tracker, Verdict};
 use crate::wire::proto;
 
 /// xorshift64: the same traffic on every run.
@@ -85,6 +86,15 @@ impl Side {
         self.events.clear();
     }
 
+    /// What shorter timeouts would do: of the table as it is, and of all pauses so far.
+    fn forecast(&self, now: Tick) -> Forecast {
+        let mut timeouts = self.tracker.settings().timeouts;
+        TimeoutKey::ALL.iter().for_each(|&key| timeouts.set(key, Ticks(600)));
+        let mut forecast = Forecast::default();
+        assert_eq!(self.tracker.what_if(now, Cursor::default(), &timeouts, &mut forecast), None);
+        forecast
+    }
+
     fn flows(&self, now: Tick) -> Vec<FlowView> {
         let mut flows = Vec::with_capacity(100);
         assert_eq!(self.tracker.page(now, Cursor::default(), &mut flows), None);
@@ -113,6 +123,7 @@ fn bursts_of_any_size_on_any_processor_give_what_single_packets_give() {
             assert_eq!(side.tracker.counters().lookups_miss, single.tracker.counters().lookups_miss);
             assert_eq!(side.tracker.counters().dropped, single.tracker.counters().dropped);
             assert_eq!(side.tracker.states(), single.tracker.states());
+            assert_eq!(side.forecast(now), single.forecast(now));
         }
         // Now and then so long that some, or most, expire: some found by their next packet, some by the wheel.
         now = Tick(now.0 + [0, 1, 500, 20_000, 90_000][random.below(5)]);
@@ -129,6 +140,8 @@ fn bursts_of_any_size_on_any_processor_give_what_single_packets_give() {
     }
     let counters = single.tracker.counters();
     assert!(cfg!(miri) || counters.destroyed.iter().take(3).all(|&ended| ended > 100), "{counters:?}");
+    let cut = single.forecast(now).cut;
+    assert!(cfg!(miri) || cut.at_least > 10, "{cut:?}");
 }
 
 #[test]
