@@ -123,7 +123,7 @@ pub fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
             continue;
         }
         match device {
-            Device::Pci(address) => pci(host, port, address, needs.dpdk_mib, &mut report),
+            Device::Pci { address, .. } => pci(host, port, address, needs.dpdk_mib, &mut report),
             Device::Vdev { .. } => vdev(host, port, device, &mut report),
         }
     }
