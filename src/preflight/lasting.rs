@@ -4,9 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::{Finding, Host, Needs, Report, cpu_list, list};
-
-/// The unit's group, as the package makes it.
-const GROUP: &str = "dpdk-conntrack";
+use crate::privileges::SERVICE;
 
 /// Everything; nothing of it keeps the appliance from running now.
 pub(super) fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
@@ -49,12 +47,14 @@ fn hugepages(host: &Host, report: &mut Report) {
 fn cores(host: &Host, needs: &Needs, report: &mut Report) {
     let isolated = host.text("/sys/devices/system/cpu/isolated");
     let isolated = isolated.and_then(|text| cpu_list(&text)).unwrap_or_default();
-    let shared: Vec<usize> =
-        needs.worker_cpus.iter().copied().filter(|cpu| !isolated.contains(cpu)).collect();
-    if needs.worker_cpus.is_empty() {
-        // Which cores it will be is found out at the start.
+    // Where control and all other programs need a worker's core as well, there is none to spare: `cpus` speaks of that.
+    let own: Vec<usize> =
+        needs.worker_cpus.iter().copied().filter(|cpu| !needs.control_cpus.contains(cpu)).collect();
+    let shared: Vec<usize> = own.iter().copied().filter(|cpu| !isolated.contains(cpu)).collect();
+    if own.is_empty() {
+        // Which cores it will be is found out at the start, or there are too few.
     } else if shared.is_empty() {
-        report.ok("isolated cores", format!("nothing but workers on {}", list(&needs.worker_cpus)));
+        report.ok("isolated cores", format!("nothing but workers on {}", list(&own)));
     } else {
         let shared = list(&shared);
         report.warn(
@@ -70,7 +70,7 @@ fn cores(host: &Host, needs: &Needs, report: &mut Report) {
 /// Whether the group of a card's node is the unit's, where there is one.
 fn card(host: &Host, port: &str, address: &str, report: &mut Report) {
     let groups = host.text("/etc/group").unwrap_or_default();
-    let named = groups.lines().find_map(|line| line.strip_prefix(GROUP)?.strip_prefix(':'));
+    let named = groups.lines().find_map(|line| line.strip_prefix(SERVICE)?.strip_prefix(':'));
     let Some(gid) = named.and_then(|rest| rest.split(':').nth(1)?.parse::<u32>().ok()) else { return };
     let Some(group) = host.link_name(format!("/sys/bus/pci/devices/{address}/iommu_group")) else { return };
     let node = format!("/dev/vfio/{group}");
@@ -81,7 +81,7 @@ fn card(host: &Host, port: &str, address: &str, report: &mut Report) {
         report.warn(
             port,
             format!(
-                "the service, whose group is {GROUP}, may not open {node}: \
+                "the service, whose group is {SERVICE}, may not open {node}: \
                  `udevadm control --reload && udevadm trigger --subsystem-match=vfio`"
             ),
         );
@@ -119,9 +119,11 @@ mod tests {
         expect(find(&look(&machine), "isolated cores"), Status::Warn, "--isolate 1 --apply");
         let machine = machine.file("/sys/devices/system/cpu/isolated", "1-3\n");
         expect(find(&look(&machine), "isolated cores"), Status::Ok, "nothing but workers on 1,2");
-        let resting = Needs { workers_rest: true, ..needs() };
-        let found = check(&Host::at(Machine::new().root()), &resting);
-        assert!(!found.iter().any(|finding| finding.what == "isolated cores"), "{found:?}");
+        let crowded = Needs { worker_cpus: vec![0, 1], control_cpus: vec![0, 1], ..needs() };
+        for silent in [Needs { workers_rest: true, ..needs() }, crowded] {
+            let found = check(&Host::at(Machine::new().root()), &silent);
+            assert!(!found.iter().any(|finding| finding.what == "isolated cores"), "{found:?}");
+        }
     }
 
     #[test]
