@@ -225,6 +225,9 @@ pub fn doctor(config: &Config, answering: Option<&Answering>) -> Result<Vec<Find
     findings.extend(preflight::check_lasting(&host, &needs(config, &cores, &specs, &plan)?));
     let runner = Runner::find(taker.as_ref());
     findings.extend(export::doctor::look(&config.export, &runner));
+    if answering.is_none() {
+        findings.extend(doors::look_at_tcp(&config.control));
+    }
     findings.extend(doors::look(&config.control, &runner));
     Ok(findings)
 }

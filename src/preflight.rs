@@ -77,6 +77,18 @@ pub struct Needs {
     pub running: Option<Running>,
 }
 
+impl Needs {
+    fn dpdk_bytes(&self) -> u64 {
+        u64::from(self.dpdk_mib) << 20
+    }
+
+    /// Hugepages of 2 MB for all of it.
+    fn pages(&self) -> u64 {
+        let page = HUGE_PAGE_BYTES as u64;
+        self.dpdk_bytes().div_ceil(page) + (self.table_bytes as u64).div_ceil(page)
+    }
+}
+
 /// A machine's files, below some folder; `/` for this one.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -276,7 +288,7 @@ const PAGES_2M: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 fn memory(host: &Host, needs: &Needs, report: &mut Report) {
     let what = "hugepages 2 MB";
-    let dpdk_bytes = u64::from(needs.dpdk_mib) << 20;
+    let dpdk_bytes = needs.dpdk_bytes();
     let table_bytes = needs.table_bytes.next_multiple_of(HUGE_PAGE_BYTES) as u64;
     let page = HUGE_PAGE_BYTES as u64;
     let taken = needs.running.as_ref().and_then(|running| running.taken);
@@ -295,7 +307,7 @@ fn memory(host: &Host, needs: &Needs, report: &mut Report) {
         let promised = host.number(format!("{PAGES_2M}/resv_hugepages")).unwrap_or(0);
         let free = free.saturating_sub(promised);
         let dpdk_pages = dpdk_bytes.div_ceil(page);
-        let need = dpdk_pages + table_bytes / page;
+        let need = needs.pages();
         let taken = taken.map_or(0, |taken| taken.huge_bytes / page);
         let have = free + taken;
         let enough = total + need.saturating_sub(have);

@@ -109,11 +109,12 @@ fn packaged(folder: &Path, shell: &str) -> (String, Option<i32>) {
 
 #[test]
 fn root_is_told_of_the_packages_user_and_never_to_take_its_files_away() {
-    let folder = folder(
-        false,
-        "http = \"127.0.0.1:9477\"\ntoken_file = \"/var/lib/dpdk-conntrack/token\"\n[export.eve]\n\
-         path = \"/var/log/dpdk-conntrack/eve.json\"",
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!(
+        "http = \"{free}\"\ntoken_file = \"/var/lib/dpdk-conntrack/token\"\n[export.eve]\n\
+         path = \"/var/log/dpdk-conntrack/eve.json\""
     );
+    let folder = folder(false, &more);
     let (text, code) = packaged(folder.path(), "");
     assert_eq!(code, Some(0), "before the first start: {text}");
     assert!(line(&text, "warn  control: ").contains("StateDirectory="), "{text}");

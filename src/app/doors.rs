@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::{Control, Reads};
-use crate::control::{TokenError, check_token};
+use crate::control::{TokenError, check_http, check_token};
 use crate::preflight::{Finding, Runner, Status};
 
 /// Others may put a file of theirs into such a folder.
@@ -17,6 +17,12 @@ pub(super) fn look(control: &Control, runner: &Runner) -> Vec<Finding> {
     let mut findings = vec![socket(control)];
     findings.extend(control.http.map(|address| tcp(control, address.ip(), runner)));
     findings
+}
+
+/// What keeps TCP from being opened. One that runs has it open already.
+pub(super) fn look_at_tcp(control: &Control) -> Option<Finding> {
+    let why = check_http(control.http?).err()?;
+    Some(finding(Status::Fail, why.to_string()))
 }
 
 fn finding(status: Status, sentence: String) -> Finding {
@@ -162,6 +168,18 @@ mod tests {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let (status, text) = said(&Control { http: None, ..good });
         assert!(status == Status::Warn && text.contains("anybody"), "{text}");
+    }
+
+    #[test]
+    fn an_address_that_another_program_has_is_told_before_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = Control { http: there.local_addr().ok(), ..control(folder.path()) };
+        let found = look_at_tcp(&taken).unwrap();
+        assert!(found.status == Status::Fail && found.sentence.contains("control.http"), "{found}");
+        drop(there);
+        assert_eq!(look_at_tcp(&taken), None);
+        assert_eq!(look_at_tcp(&Control { http: None, ..taken }), None);
     }
 
     /// A token in a folder that everybody may enter, with this mode.

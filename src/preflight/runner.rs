@@ -39,14 +39,15 @@ impl Runner {
         Self { user: user.cloned(), from_root: user.is_some(), runs: false, service: false }
     }
 
-    /// Who runs it now; else, where root asks and the package is there, the service's user; else whoever asks.
+    /// Who runs it now; else, where root asks and the package is there, the service's user; else whoever asks. Of one that
+    /// runs and may not be looked at, it is the service that is believed to run.
     pub fn find(running: Option<&Running>) -> Self {
         let me = rustix::process::geteuid();
         let service = User::named(SERVICE).ok();
         let now = running.and_then(|running| running.taken);
         let user = match now {
             Some(taken) => (taken.uid != me.as_raw()).then(|| User::numbered(taken.uid, taken.gid)),
-            None => service.clone().filter(|_| me.is_root()),
+            None => service.clone().filter(|_| me.is_root() || running.is_some()),
         };
         Self { user, from_root: false, runs: now.is_some(), service: service.is_some() }
     }
