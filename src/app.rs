@@ -4,6 +4,7 @@
 mod cores;
 mod doors;
 mod report;
+mod running;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +31,7 @@ use crate::control::{self, Appliance, ControlError, PortDoors};
 use crate::driver::dpdk::{OpenPort, Plan, PortSpec, Ports, Probed, QueuePair, preloaded};
 use crate::export::{self, ExportError, Exports, Prepared};
 use crate::memory::{Mapping, MemoryError, Pages};
-use crate::preflight::{self, Finding, Host, Needs, Status};
+use crate::preflight::{self, Finding, Host, Needs, Runner, Running as Taker, Status};
 use crate::privileges::{self, PrivilegesError, User};
 use crate::telemetry::socket::Board;
 use crate::telemetry::{self, log, systemd};
@@ -38,6 +39,8 @@ use crate::worker::clock::{self, Clock};
 use crate::worker::{self, Idle, Parts, Running, ThreadError, Worker, handoff, held_frames};
 use crate::zones::Registry;
 use cores::Cores;
+
+pub use running::Answering;
 
 /// How often it is looked whether a worker ended by itself.
 const LOOK: Duration = Duration::from_millis(100);
@@ -93,14 +96,17 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     let specs = port_specs(config, &random()?)?;
     let mut cores = Cores::choose(config, &specs, &Host::here())?;
     let preloaded = preloaded(&specs);
-    let (plan_before, mut findings) = fit(config, &specs, preloaded, &mut cores, &Host::here())?;
+    let (plan_before, mut findings) = fit(config, &specs, preloaded, &mut cores, None, &Host::here())?;
     // Words for EAL can change what is needed in ways that only EAL knows; whoever gives them is believed.
     let believed = !extra_eal.is_empty() || !config.eal.raw.is_empty();
     if !believed && preflight::worst(&findings) == Status::Fail {
         return Err(RunError::Host(findings));
     }
-    findings
-        .extend(doors::look(&config.control, user).into_iter().filter(|found| found.status != Status::Ok));
+    findings.extend(
+        doors::look(&config.control, &Runner::becoming(user))
+            .into_iter()
+            .filter(|found| found.status != Status::Ok),
+    );
     let eal = Eal::start(&eal_config(config, &cores, &specs, &plan_before, extra_eal), log::from_dpdk)?;
     let probed = Probed::open(eal.handle(), &specs)?;
     if config.workers == Workers::Auto {
@@ -206,13 +212,23 @@ impl Drop for Crew {
     }
 }
 
-/// Looks at the host as [`run`] would, and starts nothing.
-pub fn doctor(config: &Config) -> Result<Vec<Finding>, RunError> {
+/// Looks at the host as [`run`] would, and beyond that at what lasts; starts nothing. `answering` is who has the control
+/// socket, if somebody does.
+pub fn doctor(config: &Config, answering: Option<&Answering>) -> Result<Vec<Finding>, RunError> {
+    let host = Host::here();
     let specs = port_specs(config, &random()?)?;
-    let mut cores = Cores::choose(config, &specs, &Host::here())?;
-    let (_, mut findings) = fit(config, &specs, preloaded(&specs), &mut cores, &Host::here())?;
-    findings.extend(export::doctor::look(&config.export));
-    findings.extend(doors::look(&config.control, None));
+    let (taker, said) = answering.map(|answering| running::look(config, &specs, answering, &host)).unzip();
+    let mut findings = Vec::from_iter(said);
+    let mut cores = Cores::choose(config, &specs, &host)?;
+    let (plan, found) = fit(config, &specs, preloaded(&specs), &mut cores, taker.as_ref(), &host)?;
+    findings.extend(found);
+    findings.extend(preflight::check_lasting(&host, &needs(config, &cores, &specs, &plan)?));
+    let runner = Runner::find(taker.as_ref());
+    findings.extend(export::doctor::look(&config.export, &runner));
+    if answering.is_none() {
+        findings.extend(doors::look_at_tcp(&config.control));
+    }
+    findings.extend(doors::look(&config.control, &runner));
     Ok(findings)
 }
 
@@ -223,11 +239,13 @@ fn fit(
     specs: &[PortSpec],
     preloaded: u32,
     cores: &mut Cores,
+    taker: Option<&Taker>,
     host: &Host,
 ) -> Result<(Plan, Vec<Finding>), RunError> {
     let look = |cores: &Cores| -> Result<_, RunError> {
         let plan = plan(config, specs, preloaded, cores.workers.len());
-        let findings = preflight::check(host, &needs(config, cores, specs, &plan)?);
+        let needs = Needs { running: taker.cloned(), ..needs(config, cores, specs, &plan)? };
+        let findings = preflight::check(host, &needs);
         Ok((plan, findings))
     };
     let wished = look(cores)?;
@@ -275,6 +293,7 @@ fn needs(config: &Config, cores: &Cores, specs: &[PortSpec], plan: &Plan) -> Res
         worker_cpus: cores.workers.clone(),
         workers_rest: config.worker.idle == crate::config::Idle::Sleep,
         control_cpus: cores.control.clone(),
+        running: None,
     })
 }
 

@@ -2,14 +2,20 @@
 //! command that mends it. Reads /proc, /sys and /dev; changes nothing and starts nothing.
 
 mod lasting;
+mod runner;
+mod running;
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dpdk::port::Device;
 
 use crate::memory::HUGE_PAGE_BYTES;
+
+pub use runner::Runner;
+pub use running::{Running, Taken};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +73,20 @@ pub struct Needs {
     /// Workers rest when there is nothing to do.
     pub workers_rest: bool,
     pub control_cpus: Vec<usize>,
+    /// What runs now, and ends before.
+    pub running: Option<Running>,
+}
+
+impl Needs {
+    fn dpdk_bytes(&self) -> u64 {
+        u64::from(self.dpdk_mib) << 20
+    }
+
+    /// Hugepages of 2 MB for all of it.
+    fn pages(&self) -> u64 {
+        let page = HUGE_PAGE_BYTES as u64;
+        self.dpdk_bytes().div_ceil(page) + (self.table_bytes as u64).div_ceil(page)
+    }
 }
 
 /// A machine's files, below some folder; `/` for this one.
@@ -123,7 +143,7 @@ pub fn check(host: &Host, needs: &Needs) -> Vec<Finding> {
             continue;
         }
         match device {
-            Device::Pci(address) => pci(host, port, address, needs.dpdk_mib, &mut report),
+            Device::Pci { address, .. } => pci(host, port, address, needs, &mut report),
             Device::Vdev { .. } => vdev(host, port, device, &mut report),
         }
     }
@@ -139,11 +159,9 @@ pub fn fewer_workers(have: usize, could: usize) -> Finding {
     Finding { what: "workers".to_owned(), status: Status::Warn, sentence }
 }
 
-/// What [`check`] says, and what is to be known beyond this one start. For `doctor`.
+/// What is to be known beyond one start. Nothing of it keeps the appliance from running now.
 pub fn check_lasting(host: &Host, needs: &Needs) -> Vec<Finding> {
-    let mut findings = check(host, needs);
-    findings.extend(lasting::check(host, needs));
-    findings
+    lasting::check(host, needs)
 }
 
 #[derive(Debug, Default)]
@@ -217,15 +235,15 @@ impl Host {
         Some(value.trim().to_owned())
     }
 
-    /// Bytes of a line of /proc/meminfo.
-    fn meminfo(&self, key: &str) -> Option<u64> {
-        let value = self.field("/proc/meminfo", key)?;
+    /// Bytes of a line of `key: N kB`.
+    fn kib(&self, absolute: &str, key: &str) -> Option<u64> {
+        let value = self.field(absolute, key)?;
         Some(value.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
     /// Bytes that can be taken without pushing anything out; `None` where the kernel does not say.
     pub fn available_bytes(&self) -> Option<u64> {
-        self.meminfo("MemAvailable")
+        self.kib("/proc/meminfo", "MemAvailable")
     }
 
     /// The NUMA node of a card; `None` where the machine has one node, or the device no place.
@@ -270,9 +288,15 @@ const PAGES_2M: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 fn memory(host: &Host, needs: &Needs, report: &mut Report) {
     let what = "hugepages 2 MB";
-    let dpdk_bytes = u64::from(needs.dpdk_mib) << 20;
+    let dpdk_bytes = needs.dpdk_bytes();
     let table_bytes = needs.table_bytes.next_multiple_of(HUGE_PAGE_BYTES) as u64;
     let page = HUGE_PAGE_BYTES as u64;
+    let taken = needs.running.as_ref().and_then(|running| running.taken);
+    // Said where there is something to say.
+    let taken_words = |taken: u64, unit: &str| match taken {
+        0 => String::new(),
+        _ => format!(", {taken}{unit} taken by the running appliance"),
+    };
     let mut plain_bytes = 0;
     if !needs.hugepages {
         report.warn(what, "switched off: for trials only, a packet costs about twice as much".into());
@@ -283,24 +307,26 @@ fn memory(host: &Host, needs: &Needs, report: &mut Report) {
         let promised = host.number(format!("{PAGES_2M}/resv_hugepages")).unwrap_or(0);
         let free = free.saturating_sub(promised);
         let dpdk_pages = dpdk_bytes.div_ceil(page);
-        let need = dpdk_pages + table_bytes / page;
-        let enough = total + need.saturating_sub(free);
+        let need = needs.pages();
+        let taken = taken.map_or(0, |taken| taken.huge_bytes / page);
+        let have = free + taken;
+        let enough = total + need.saturating_sub(have);
+        // `scripts/host-setup` reads these numbers.
+        let said = format!("{free} free of {total}{} (need {need})", taken_words(taken, ""));
         let fix = format!("`echo {enough} > {PAGES_2M}/nr_hugepages`");
         let free_gb = host.number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages").unwrap_or(0);
-        if free >= need {
-            report.ok(what, format!("{free} free of {total} (need {need})"));
-        } else if free >= dpdk_pages || (free_gb << 30) >= dpdk_bytes {
+        if have >= need {
+            report.ok(what, said);
+        } else if have >= dpdk_pages || (free_gb << 30) >= dpdk_bytes {
             plain_bytes = table_bytes;
             report.warn(
                 what,
                 format!(
-                    "{free} free of {total} (need {need}): the tables will lie in ordinary memory, which is slower \
-                     with many flows; {fix}"
+                    "{said}: the tables will lie in ordinary memory, which is slower with many flows; {fix}"
                 ),
             );
         } else {
-            report
-                .fail(what, format!("{free} free of {total} (need {need}): {fix}, or run without hugepages"));
+            report.fail(what, format!("{said}: {fix}, or run without hugepages"));
         }
     } else {
         report.fail(
@@ -310,19 +336,15 @@ fn memory(host: &Host, needs: &Needs, report: &mut Report) {
     }
 
     let Some(available) = host.available_bytes() else { return };
+    let taken = taken.map_or(0, |taken| taken.plain_bytes);
+    let said = format!("{} MiB available{}", mib(available), taken_words(mib(taken), " MiB"));
+    let need = mib(plain_bytes);
     if plain_bytes == 0 {
         // All of it is on hugepages, of which there was word above.
-    } else if plain_bytes > available {
-        report.fail(
-            "memory",
-            format!(
-                "{} MiB available, {} MiB needed: lower `table.max_entries`",
-                mib(available),
-                mib(plain_bytes)
-            ),
-        );
+    } else if plain_bytes > available + taken {
+        report.fail("memory", format!("{said}, {need} MiB needed: lower `table.max_entries`"));
     } else {
-        report.ok("memory", format!("{} MiB available (need {} MiB)", mib(available), mib(plain_bytes)));
+        report.ok("memory", format!("{said} (need {need} MiB)"));
     }
 }
 
@@ -411,7 +433,7 @@ fn list(cpus: &[usize]) -> String {
     cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn pci(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Report) {
+fn pci(host: &Host, port: &str, address: &str, needs: &Needs, report: &mut Report) {
     let folder = format!("/sys/bus/pci/devices/{address}");
     if !host.exists(&folder) {
         let nics: Vec<String> =
@@ -476,7 +498,7 @@ fn pci(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Repor
         }
         return;
     }
-    vfio(host, port, address, dpdk_mib, report);
+    vfio(host, port, address, needs, report);
 }
 
 /// Class 0x02xxxx: network controllers (PCI Code and ID Assignment).
@@ -484,7 +506,8 @@ fn is_nic(host: &Host, address: &str) -> bool {
     host.text(format!("/sys/bus/pci/devices/{address}/class")).is_some_and(|class| class.starts_with("0x02"))
 }
 
-fn vfio(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Report) {
+fn vfio(host: &Host, port: &str, address: &str, needs: &Needs, report: &mut Report) {
+    let dpdk_mib = needs.dpdk_mib;
     const UNSAFE: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
     if host.names("/sys/kernel/iommu_groups").is_empty() {
         match host.text(UNSAFE).as_deref() {
@@ -542,17 +565,33 @@ fn vfio(host: &Host, port: &str, address: &str, dpdk_mib: u32, report: &mut Repo
         );
         return;
     }
+    let node = host.path(format!("/dev/vfio/{group}"));
+    let opened = fs::OpenOptions::new().read(true).write(true).open(node).map(drop);
+    node_opened(port, address, &group, opened, needs, report);
+}
+
+/// What came of opening the node of a card's group.
+fn node_opened(
+    port: &str,
+    address: &str,
+    group: &str,
+    opened: io::Result<()>,
+    needs: &Needs,
+    report: &mut Report,
+) {
     let node = format!("/dev/vfio/{group}");
-    match fs::OpenOptions::new().read(true).write(true).open(host.path(&node)) {
-        Ok(_) => report.ok(port, format!("{address} is bound to vfio-pci (IOMMU group {group})")),
-        // Someone has it open; a group opens once.
-        Err(why) if why.raw_os_error() == Some(libc::EBUSY) => {
-            report.fail(port, format!("{address} is in use by another process: `fuser -v {node}` says which"))
-        }
-        Err(why) => report.fail(
+    let bound = format!("{address} is bound to vfio-pci (IOMMU group {group})");
+    let Err(why) = opened else { return report.ok(port, bound) };
+    // Someone has it open; a group opens once.
+    if why.raw_os_error() != Some(libc::EBUSY) {
+        report.fail(
             port,
             format!("{address}: {node} cannot be opened ({why}): run as root, or `chown $USER {node}`"),
-        ),
+        );
+    } else if needs.running.as_ref().is_some_and(|running| running.has(address)) {
+        report.ok(port, format!("{bound}, taken by the running appliance"));
+    } else {
+        report.fail(port, format!("{address} is in use by another process: `fuser -v {node}` says which"));
     }
 }
 
@@ -821,6 +860,70 @@ mod tests {
         let findings = machine.check(&Needs { hugepages: true, ..Needs::default() });
         expect(find(&findings, "hugepages 2 MB"), Status::Fail, "this kernel has none");
         assert_eq!(worst(&findings), Status::Fail);
+    }
+
+    /// The machine with one more process, and that as the running appliance.
+    fn taken(machine: Machine, device: &str, status: &str) -> (Machine, Running) {
+        let machine = machine.file("/proc/77/status", status);
+        let running = Running::seen(&Host::at(machine.root()), Some(77), vec![device.parse().unwrap()]);
+        (machine, running)
+    }
+
+    const STATUS: &str = "Name:\tx\nUid:\t0\t998\t998\t998\nGid:\t0\t997\t997\t997\nRssAnon:\t  1048576 kB\n\
+                          RssFile:\t 20480 kB\nRssShmem:\t  2048 kB\nHugetlbPages:\t  1024000 kB\n";
+
+    #[test]
+    fn what_the_running_appliance_has_is_as_good_as_free() {
+        let full = Machine::new().file(&format!("{PAGES_2M}/free_hugepages"), "12");
+        let (machine, running) = taken(full, "0000:03:00.0", STATUS);
+        let needs = |dpdk_mib, running: Option<&Running>| Needs {
+            hugepages: true,
+            dpdk_mib,
+            running: running.cloned(),
+            ..Needs::default()
+        };
+        let said = |needs: &Needs| find(&machine.check(needs), "hugepages 2 MB");
+        expect(said(&needs(1000, None)), Status::Fail, "12 free of 512 (need 500): `echo 1000 >");
+        let words = "12 free of 512, 500 taken by the running appliance (need 500)";
+        expect(said(&needs(1000, Some(&running))), Status::Ok, words);
+        // With another file than it was started with, more.
+        expect(said(&needs(1040, Some(&running))), Status::Fail, "(need 520): `echo 520 >");
+
+        let small = machine.file("/proc/meminfo", "MemAvailable:    102400 kB\n");
+        let plain = |running: Option<&Running>| {
+            let needs = Needs { dpdk_mib: 1000, running: running.cloned(), ..Needs::default() };
+            find(&small.check(&needs), "memory")
+        };
+        expect(plain(None), Status::Fail, "100 MiB available, 1000 MiB needed");
+        let words = "100 MiB available, 1026 MiB taken by the running appliance (need 1000 MiB)";
+        expect(plain(Some(&running)), Status::Ok, words);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_status_and_one_that_is_not_there_has_nothing() {
+        let (machine, running) = taken(Machine::new(), "0000:03:00.0", STATUS);
+        let taken = running.taken.unwrap();
+        assert_eq!((taken.uid, taken.gid, taken.huge_bytes), (998, 997, 1000 << 20), "the effective user");
+        for process in [None, Some(78)] {
+            assert_eq!(Running::seen(&Host::at(machine.root()), process, Vec::new()).taken, None);
+        }
+    }
+
+    #[test]
+    fn a_card_that_is_open_is_the_running_appliances_or_a_strangers() {
+        let (_machine, running) = taken(Machine::new(), "03:00.0", STATUS);
+        let needs = Needs { running: Some(running), ..Needs::default() };
+        let said = |address: &str, error: i32, needs: &Needs| {
+            let mut report = Report::default();
+            let opened = Err(io::Error::from_raw_os_error(error));
+            node_opened("lan", address, "7", opened, needs, &mut report);
+            find(&report.findings, "lan")
+        };
+        let busy = libc::EBUSY;
+        expect(said("0000:03:00.0", busy, &needs), Status::Ok, "taken by the running appliance");
+        expect(said("0000:03:00.1", busy, &needs), Status::Fail, "fuser -v /dev/vfio/7");
+        expect(said("0000:03:00.0", busy, &Needs::default()), Status::Fail, "in use by another process");
+        expect(said("0000:03:00.0", libc::EACCES, &needs), Status::Fail, "chown $USER /dev/vfio/7");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+/// The user of the package's unit; a group of the same name is that of the control socket.
+pub const SERVICE: &str = "dpdk-conntrack";
+
 /// How long a thread may take to answer. One that runs needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,27 +52,39 @@ impl User {
     pub fn named(name: &str) -> Result<Self, PrivilegesError> {
         let none = || PrivilegesError::NoUser(name.to_owned());
         let c_name = CString::new(name).map_err(|_| none())?;
+        let found = Self::look_up(|entry, buffer, length, found| {
+            // SAFETY: the name ends with NUL, the rest is as `look_up` says.
+            unsafe { libc::getpwnam_r(c_name.as_ptr(), entry, buffer, length, found) }
+        });
+        found.map_err(|error| PrivilegesError::Lookup { name: name.to_owned(), error })?.ok_or_else(none)
+    }
+
+    /// The user of a process, by its numbers; nameless ones are called by theirs.
+    pub fn numbered(uid: u32, gid: u32) -> Self {
+        let found = Self::look_up(|entry, buffer, length, found| {
+            // SAFETY: a plain number, and the rest as `look_up` says.
+            unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) }
+        });
+        let name = found.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        Self { name, uid, gid }
+    }
+
+    /// Has a user looked up by one of the calls of getpwnam_r(3), which is given a place for the entry, one for its words and
+    /// that one's length, and one for where the entry is, if there is one.
+    fn look_up(
+        ask: impl FnOnce(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
+    ) -> io::Result<Option<Self>> {
         let mut buffer = vec![0_u8; 16 << 10];
         let mut entry = std::mem::MaybeUninit::<libc::passwd>::zeroed();
         let mut found = std::ptr::null_mut();
-        // SAFETY: the name ends with NUL, the entry and the buffer are ours and as long as stated.
-        let error = unsafe {
-            libc::getpwnam_r(
-                c_name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &mut found,
-            )
-        };
-        match error {
-            0 if found.is_null() => Err(none()),
-            // SAFETY: found is the entry, which the call has filled in; plain numbers are read from it.
-            0 => Ok(unsafe { Self { name: name.to_owned(), uid: (*found).pw_uid, gid: (*found).pw_gid } }),
-            _ => Err(PrivilegesError::Lookup {
-                name: name.to_owned(),
-                error: io::Error::from_raw_os_error(error),
-            }),
+        match ask(entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &mut found) {
+            0 if found.is_null() => Ok(None),
+            // SAFETY: found is the entry, which the call has filled in; its name ends with NUL, in the buffer.
+            0 => Ok(Some(unsafe {
+                let name = CStr::from_ptr((*found).pw_name).to_string_lossy().into_owned();
+                Self { name, uid: (*found).pw_uid, gid: (*found).pw_gid }
+            })),
+            error => Err(io::Error::from_raw_os_error(error)),
         }
     }
 
@@ -92,6 +107,25 @@ impl User {
     /// The user's number.
     pub const fn uid(&self) -> u32 {
         self.uid
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The user's own group, and those that the user was put into.
+    pub fn groups(&self) -> Vec<u32> {
+        let Ok(name) = CString::new(self.name.as_str()) else { return vec![self.gid] };
+        // NGROUPS_MAX of linux/limits.h.
+        let mut groups = vec![0; 65_536];
+        let mut count = groups.len() as libc::c_int;
+        // SAFETY: the name ends with NUL, the buffer is ours and as long as stated.
+        let told = unsafe { libc::getgrouplist(name.as_ptr(), self.gid, groups.as_mut_ptr(), &mut count) };
+        if told < 0 {
+            return vec![self.gid];
+        }
+        groups.truncate(usize::try_from(count).unwrap_or(0));
+        groups
     }
 
     /// Every thread becomes this user: glibc sees to that. The calling one keeps its capabilities, the others lose
@@ -289,7 +323,10 @@ mod tests {
     #[test]
     fn users_are_looked_up_and_unknown_ones_named() {
         let root = User::named("root").unwrap();
-        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!((root.uid, root.gid, root.name()), (0, 0, "root"));
+        assert_eq!(User::numbered(0, 0), root);
+        let nameless = User::numbered(3_999_999_999, 7);
+        assert_eq!((nameless.name(), nameless.groups()), ("3999999999", vec![7]));
         for name in ["no-such-user-here", "nul\0inside", ""] {
             let error = User::named(name).unwrap_err().to_string();
             assert!(error.contains("--user"), "{error}");

@@ -76,6 +76,13 @@ impl Client {
         })
     }
 
+    /// The process that listens there; none where it has no number in this namespace of processes.
+    pub(super) fn process(&self) -> Result<Option<u32>, Failure> {
+        let peer =
+            self.runtime.block_on(async { Ok::<_, Failure>(self.connect().await?.peer_cred().ok()) })?;
+        Ok(peer.and_then(|peer| u32::try_from(peer.pid()?).ok()).filter(|process| *process != 0))
+    }
+
     /// Which appliance answers.
     pub(super) fn info(&self) -> Result<Info, Failure> {
         self.get("/v1/info")
@@ -218,14 +225,18 @@ impl Client {
         })
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+    async fn connect(&self) -> Result<UnixStream, Failure> {
+        UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => Failure::Failed(format!(
                 "{} may not be opened by this user: run with sudo, or join the socket's group",
                 self.socket
             )),
             _ => Failure::NotRunning(self.socket.clone()),
-        })?;
+        })
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken_off(&error))?;
         // It ends with the body; an error on it also shows in the body.

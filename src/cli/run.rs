@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::client::Client;
 use super::{ConfigFile, Done, Failure};
-use crate::app;
+use crate::app::{self, Answering};
 use crate::config::{Config, DEFAULT_PATH, env};
 use crate::preflight::Status;
 use crate::privileges::User;
@@ -43,7 +44,9 @@ impl Run {
 
 pub(super) fn doctor(file: &ConfigFile) -> Done {
     let config = file.load()?;
-    let findings = app::doctor(&config).map_err(|error| Failure::Failed(error.to_string()))?;
+    let answering = answering(&config)?;
+    let findings = app::doctor(&config, answering.as_ref());
+    let findings = findings.map_err(|error| Failure::Failed(error.to_string()))?;
     let mut out = io::stdout().lock();
     writeln!(out, "{:<4}  configuration: {} can be used", Status::Ok, file.config.display())?;
     for finding in &findings {
@@ -54,4 +57,15 @@ pub(super) fn doctor(file: &ConfigFile) -> Done {
         1 => Err(Failure::Failed("1 check failed: mend it as said above".to_owned())),
         failed => Err(Failure::Failed(format!("{failed} checks failed: mend them as said above"))),
     }
+}
+
+/// Who has the configuration's socket, if somebody does.
+fn answering(config: &Config) -> Result<Option<Answering>, Failure> {
+    let client = Client::new(&config.control.socket)?;
+    let process = match client.process() {
+        Ok(process) => process,
+        Err(Failure::NotRunning(_)) => return Ok(None),
+        Err(why) => return Ok(Some(Answering { process: None, info: Err(why.to_string()) })),
+    };
+    Ok(Some(Answering { process, info: client.info().map_err(|why| why.to_string()) }))
 }

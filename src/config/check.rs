@@ -501,13 +501,13 @@ fn device(text: &Spanned<String>) -> Checked<Device> {
         Some((name, arguments)) => (name, Some(arguments)),
         None => (value.as_str(), None),
     };
-    if let Some(address) = pci_address(name) {
+    let one_word = !value.chars().any(|c| c.is_whitespace() || c.is_control());
+    if let Some(address) = pci_address(name).filter(|_| one_word) {
         let arguments = arguments.map(|text| format!(",{text}")).unwrap_or_default();
         return Ok(Device::Pci(format!("{address}{arguments}")));
     }
     // EAL splits its arguments by itself, but a blank or a dash in front would make it another argument.
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        && !value.chars().any(|c| c.is_whitespace() || c.is_control());
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && one_word;
     let known = ["net_", "virtio_user", "eth_"].iter().any(|prefix| name.starts_with(prefix));
     if plain && known {
         return Ok(Device::Virtual(value.clone()));

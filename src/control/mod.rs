@@ -49,7 +49,7 @@ use stats::Observed;
 
 pub use desk::NoAnswer;
 pub use ports::PortDoors;
-pub use server::{Claimed, ControlError, claim};
+pub use server::{Claimed, ControlError, check_http, claim};
 pub use token::{TokenError, check_token};
 
 /// How old numbers may be that are handed out again: however many scrape, workers are asked four times a second.

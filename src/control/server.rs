@@ -127,6 +127,11 @@ pub fn claim(control: &Control, user: Option<&User>) -> Result<Claimed, ControlE
     Ok(Claimed { unix, socket: file, http, guard })
 }
 
+/// Whether an appliance could open its TCP door there now.
+pub fn check_http(addr: SocketAddr) -> Result<(), ControlError> {
+    listen(addr).map(drop)
+}
+
 fn listen(addr: SocketAddr) -> Result<StdTcpListener, ControlError> {
     let failed = |error| ControlError::Http { addr, error };
     let listener = StdTcpListener::bind(addr).map_err(failed)?;

@@ -4,38 +4,52 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rustix::fs::{Access, access};
-
 use super::ipfix::collector::probe;
 use crate::config::Export;
-use crate::preflight::{Finding, Status};
+use crate::preflight::{Finding, Runner, Status};
 
 /// A finding for each sink that is configured.
-pub fn look(export: &Export) -> Vec<Finding> {
-    let eve = export.eve.as_deref().map(file);
+pub fn look(export: &Export, runner: &Runner) -> Vec<Finding> {
+    let eve = export.eve.as_deref().map(|path| file(path, runner));
     let ipfix = export.ipfix.as_ref().map(|ipfix| collector(ipfix.collector));
     eve.into_iter().chain(ipfix).collect()
 }
 
-fn file(path: &Path) -> Finding {
-    let (status, sentence) = match (path.parent(), std::fs::metadata(path)) {
-        (_, Ok(found)) if !found.is_file() => {
-            (Status::Fail, format!("{} is not a regular file: set `export.eve.path` to one", path.display()))
-        }
-        (_, Ok(_)) if access(path, Access::WRITE_OK).is_err() => (
-            Status::Fail,
-            format!("{} may not be written by this user: chown it, or run as its owner", path.display()),
-        ),
-        (Some(folder), _) if !folder.is_dir() => {
-            (Status::Fail, format!("there is no folder for it: install -d -m 750 {}", folder.display()))
-        }
-        (Some(folder), Err(_)) if access(folder, Access::WRITE_OK).is_err() => (
-            Status::Fail,
-            format!("{} may not be written by this user: chown it, or run as its owner", folder.display()),
-        ),
-        _ => (Status::Ok, format!("{} can be written", path.display())),
-    };
+fn file(path: &Path, runner: &Runner) -> Finding {
+    let (status, sentence) = written(path, runner);
     Finding { what: "flow records, eve".to_owned(), status, sentence }
+}
+
+fn written(path: &Path, runner: &Runner) -> (Status, String) {
+    let found = std::fs::metadata(path);
+    if found.as_ref().is_ok_and(|found| !found.is_file()) {
+        let said = format!("{} is not a regular file: set `export.eve.path` to one", path.display());
+        return (Status::Fail, said);
+    }
+    // What is not there is made in its folder.
+    let at = if found.is_ok() { path } else { path.parent().unwrap_or(path) };
+    let (shown, who) = (at.display(), runner.words());
+    match (runner.may_write(at), runner.made_by(at)) {
+        (Ok(true), _) => (Status::Ok, format!("{} can be written by {who}", path.display())),
+        (Err(why), _) if why.kind() == io::ErrorKind::PermissionDenied => {
+            (Status::Warn, format!("{shown} cannot be looked at by this user: use sudo"))
+        }
+        (_, _) if at.exists() => {
+            let name = runner.name();
+            (
+                Status::Fail,
+                format!("{shown} may not be written by {who}: chown {name} {shown}, or run as its owner"),
+            )
+        }
+        (_, Some(word)) => (
+            Status::Warn,
+            format!(
+                "{shown} is not there yet: it is made when systemd starts the service ({word}); for a start by hand: \
+                 install -d -m 750 {shown}"
+            ),
+        ),
+        (_, None) => (Status::Fail, format!("there is no folder for it: install -d -m 750 {shown}")),
+    }
 }
 
 /// A collector that is not there keeps nothing from running: at worst a warning.
@@ -61,8 +75,10 @@ fn collector(to: SocketAddr) -> Finding {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::privileges::User;
 
     #[test]
     fn a_collector_that_is_not_there_is_a_warning_and_one_that_is_there_is_well() {
@@ -80,9 +96,47 @@ mod tests {
     #[test]
     fn a_file_needs_its_folder() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(file(&folder.path().join("eve.json")).status, Status::Ok);
-        let finding = file(&folder.path().join("none/eve.json"));
+        let me = Runner::becoming(None);
+        assert_eq!(file(&folder.path().join("eve.json"), &me).status, Status::Ok);
+        let finding = file(&folder.path().join("none/eve.json"), &me);
         assert!(finding.status == Status::Fail && finding.sentence.contains("install -d"), "{finding}");
-        assert_eq!(file(folder.path()).status, Status::Fail);
+        assert_eq!(file(folder.path(), &me).status, Status::Fail);
+    }
+
+    #[test]
+    fn the_services_right_is_looked_at_and_named_and_not_that_of_whoever_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let eve = folder.path().join("eve.json");
+        let service = Runner::other(User::numbered(3_999_999_999, 3_999_999_999));
+        let mode =
+            |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        mode(folder.path(), 0o755);
+        let finding = file(&eve, &service);
+        assert!(finding.status == Status::Fail && finding.sentence.contains("chown 3999999999"), "{finding}");
+        mode(folder.path(), 0o757);
+        let finding = file(&eve, &service);
+        assert!(
+            finding.status == Status::Ok && finding.sentence.ends_with("by user `3999999999`"),
+            "{finding}"
+        );
+        std::fs::write(&eve, "").unwrap();
+        mode(&eve, 0o640);
+        assert_eq!(file(&eve, &service).status, Status::Fail, "a file that root made earlier");
+    }
+
+    #[test]
+    fn a_folder_that_the_unit_makes_is_no_fault_before_the_first_start() {
+        let eve = Path::new("/var/log/dpdk-conntrack/eve.json");
+        if eve.parent().unwrap().exists() {
+            return;
+        }
+        let service = Runner::other(User::numbered(3_999_999_999, 3_999_999_999));
+        let finding = file(eve, &service);
+        assert!(finding.status == Status::Warn && finding.sentence.contains("LogsDirectory="), "{finding}");
+        assert_eq!(
+            file(eve, &Runner::becoming(None)).status,
+            Status::Fail,
+            "without the package nobody makes it"
+        );
     }
 }

@@ -28,6 +28,8 @@ class Machine:
         self.file("sys/devices/system/cpu/isolated", "")
         # What `ip addr show dev X` prints of an interface: its addresses, if any.
         self.addresses = {}
+        # What `doctor` says of hugepages, with `need` for the configuration's.
+        self.doctor = "fail  hugepages 2 MB: 64 free of 100 (need 386): `echo 422 > x`, or run without hugepages"
 
     def path(self, name):
         return os.path.join(self.root, name)
@@ -58,7 +60,7 @@ class Machine:
 
     def run(self, *words):
         self.file("ip", "#!/bin/sh\ncase $4 in\n" + "".join(f"{name}) echo '    inet {held} scope global' ;;\n" for name, held in self.addresses.items()) + "esac")
-        self.file("dpdk-conntrack", "#!/bin/sh\necho 'fail  hugepages 2 MB: 64 free of 100 (need 386): `echo 422 > x`, or run without hugepages'; exit 1")
+        self.file("dpdk-conntrack", f"#!/bin/sh\necho '{self.doctor}'; exit 1")
         for name in ("ip", "dpdk-conntrack"):
             os.chmod(self.path(name), 0o755)
         environment = {**os.environ, "HOST_SETUP_ROOT": self.root, "HOST_SETUP_IP": self.path("ip"), "HOST_SETUP_UPDATE_GRUB": "true", "DPDK_CONNTRACK": self.path("dpdk-conntrack")}
@@ -99,7 +101,7 @@ class HostSetup(unittest.TestCase):
         self.assertEqual(machine.all()[machine.path(f"sys/bus/pci/devices/{CARD}/driver_override")], "(null)\n")
         machine.file(f"{PAGES}/nr_hugepages", "422")
         machine.file(f"{PAGES}/free_hugepages", "386")
-        said = self.told(machine.run(*words, "--apply"), 0, "ok: 386 hugepages")
+        said = self.told(machine.run(*words, "--apply"), 0, "ok: 386 of 422 hugepages")
         after = machine.all()
         held = lambda name: after[machine.path(name)]  # noqa: E731
         self.assertEqual(held(f"sys/bus/pci/devices/{CARD}/driver_override"), "vfio-pci\n")
@@ -185,6 +187,31 @@ class HostSetup(unittest.TestCase):
         machine.file("etc/dpdk-conntrack/config.toml", f'[[port]]\ndevice = "{CARD}"   # this\n[[port]]\ndevice = "03:00.1,arg=1"\n#device = "0000:09:00.0"\ndevice = "net_tap0"')
         said = self.told(machine.run(), 0, "need", "echo 422 >")
         self.assertEqual(set(re.findall(r"echo (0000:\S+) >", said)), {CARD, TWIN})
+
+    def test_an_address_may_be_written_as_the_program_takes_it(self):
+        for written in ['"0000:3b:00.0"', '"0000:3B:00.0"', '"3B:00.0"', "'0000:3B:00.0'", "'3b:00.0,arg=1'", '"3B:00.0,x=\'1\'"']:
+            for space in [" ", "", "\t"]:
+                machine = Machine(self)
+                machine.card("0000:3b:00.0", group=7)
+                machine.file("etc/dpdk-conntrack/config.toml", f"[[port]]\n{space}device{space}={space}{written}\n#device = '0000:09:00.0'")
+                said = self.told(machine.run(), 0, "need")
+                self.assertEqual(set(re.findall(r"echo (0000:\S+) >", said)), {"0000:3b:00.0"}, written)
+        machine = Machine(self)
+        machine.card("0000:3b:00.0", group=7)
+        self.told(machine.run("--bind", "0000:3B:00.0"), 0, "echo 0000:3b:00.0 >")
+
+    def test_hugepages_that_the_running_appliance_has_are_not_reserved_again(self):
+        machine = Machine(self)
+        machine.file("etc/dpdk-conntrack/config.toml", "")
+        machine.doctor = "ok    hugepages 2 MB: 64 free of 450, 386 taken by the running appliance (need 386)"
+        machine.file(f"{PAGES}/nr_hugepages", "450")
+        said = self.told(machine.run("--apply"), 0, "ok: 64 of 450 hugepages of 2 MB are free and 386 taken")
+        self.assertNotIn("echo ", said)
+        self.assertIn("vm.nr_hugepages = 450", said)
+        self.assertNotIn("Nothing was changed", self.told(machine.run(), 0), "the second time there is nothing to do")
+        # A file that wants more than it was started with: what lacks is added, and no more.
+        machine.doctor = "fail  hugepages 2 MB: 64 free of 450, 386 taken by the running appliance (need 500): ..."
+        self.told(machine.run(), 0, "echo 500 >")
 
     def test_wrong_words_end_with_2_and_reach_no_command(self):
         machine = Machine(self)

@@ -188,16 +188,16 @@ impl Config {
             args.push("--no-telemetry".into());
         }
 
-        let pci: Vec<&str> = self.devices.iter().filter_map(Device::pci).collect();
+        let pci: Vec<&Device> = self.devices.iter().filter(|device| device.pci().is_some()).collect();
         if given(&["-b", "--block"]) && !pci.is_empty() {
             return Err(Error::Option {
                 option: "-b".into(),
                 why: "only the devices in the configuration are used, there is nothing to block".into(),
             });
         }
-        for address in &pci {
+        for device in &pci {
             args.push("-a".into());
-            args.push((*address).to_owned());
+            args.push(device.to_string());
         }
         if pci.is_empty() && !given(&["-a", "--allow", "-b", "--block", "--no-pci"]) {
             args.push("--no-pci".into());
@@ -409,9 +409,9 @@ mod tests {
 
     #[test]
     fn only_the_devices_named_are_probed() {
-        let devices = vec!["0000:03:00.0".parse().unwrap(), "net_null0".parse().unwrap()];
-        let args = Config { devices, ..config(&[]) }.args().unwrap();
-        assert_eq!(args[args.len() - 2..], ["-a", "0000:03:00.0"]);
+        let devices = ["0000:03:00.0", "net_null0", "3b:00.0,mprq_en=1"].map(|text| text.parse().unwrap());
+        let args = Config { devices: devices.to_vec(), ..config(&[]) }.args().unwrap();
+        assert_eq!(args[args.len() - 4..], ["-a", "0000:03:00.0", "-a", "0000:3b:00.0,mprq_en=1"]);
         assert!(!args.contains(&"--no-pci".to_owned()));
     }
 

@@ -16,11 +16,11 @@ use crate::log;
 use crate::mempool::Mempool;
 use crate::queue::{RxQueue, TxQueue};
 
-/// What can be opened as a port. Parsed from `0000:03:00.0`, `03:00.0`, or `net_tap0,iface=ct0`.
+/// What can be opened as a port. Parsed from `0000:03:00.0`, `03:00.0,arg=value`, or `net_tap0,iface=ct0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
-    /// A PCI address in full: domain, bus, device, function.
-    Pci(String),
+    /// A PCI address in full (domain, bus, device, function) and its driver's arguments.
+    Pci { address: String, args: String },
     /// A virtual device: its driver's name with a number, and that driver's arguments.
     Vdev { name: String, args: String },
 }
@@ -29,7 +29,7 @@ impl Device {
     /// What DPDK calls it.
     pub fn name(&self) -> &str {
         match self {
-            Self::Pci(address) => address,
+            Self::Pci { address, .. } => address,
             Self::Vdev { name, .. } => name,
         }
     }
@@ -37,7 +37,7 @@ impl Device {
     /// The PCI address, if it is one.
     pub fn pci(&self) -> Option<&str> {
         match self {
-            Self::Pci(address) => Some(address),
+            Self::Pci { address, .. } => Some(address),
             Self::Vdev { .. } => None,
         }
     }
@@ -45,12 +45,12 @@ impl Device {
     /// A virtual device's driver, such as `net_tap`.
     pub fn vdev_driver(&self) -> Option<&str> {
         match self {
-            Self::Pci(_) => None,
+            Self::Pci { .. } => None,
             Self::Vdev { name, .. } => Some(name.trim_end_matches(|c: char| c.is_ascii_digit())),
         }
     }
 
-    /// The value of a virtual device's argument.
+    /// The value of one of the driver's arguments.
     pub fn arg(&self, key: &str) -> Option<&str> {
         self.pairs().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
@@ -61,10 +61,7 @@ impl Device {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let args = match self {
-            Self::Vdev { args, .. } => args.as_str(),
-            Self::Pci(_) => "",
-        };
+        let (Self::Pci { args, .. } | Self::Vdev { args, .. }) = self;
         args.split(',').filter_map(|arg| arg.split_once('='))
     }
 }
@@ -92,10 +89,10 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        if let Some(address) = pci_address(text) {
-            return Ok(Self::Pci(address));
-        }
         let (name, args) = text.split_once(',').unwrap_or((text, ""));
+        if let Some(address) = pci_address(name).filter(|_| !args.contains(char::is_control)) {
+            return Ok(Self::Pci { address, args: args.to_owned() });
+        }
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         // ethdev keeps 64 bytes of a name, EAL's vdev bus 64 too.
         let named =
@@ -110,9 +107,10 @@ impl FromStr for Device {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pci(address) => f.write_str(address),
-            Self::Vdev { name, args } if args.is_empty() => f.write_str(name),
-            Self::Vdev { name, args } => write!(f, "{name},{args}"),
+            Self::Pci { address: name, args } | Self::Vdev { name, args } => match args.as_str() {
+                "" => f.write_str(name),
+                args => write!(f, "{name},{args}"),
+            },
         }
     }
 }
@@ -293,7 +291,7 @@ impl Port {
         // EAL probes PCI devices as it starts.
         if device.pci().is_none() || found(&mut id) != 0 {
             let (bus, args) = match device {
-                Device::Pci(_) => (c"pci", String::new()),
+                Device::Pci { args, .. } => (c"pci", args.clone()),
                 Device::Vdev { args, .. } => (c"vdev", args.clone()),
             };
             let args = error::c_string(&args)?;
@@ -680,12 +678,14 @@ mod tests {
 
     #[test]
     fn devices_are_told_apart_by_their_names() {
-        let pci = |text: &str| Device::Pci(text.into());
+        let card = |address: &str, args: &str| Device::Pci { address: address.into(), args: args.into() };
+        let pci = |address: &str| card(address, "");
         let vdev = |name: &str, args: &str| Device::Vdev { name: name.into(), args: args.into() };
         for (text, want) in [
             ("0000:03:00.0", pci("0000:03:00.0")),
             ("3B:1f.7", pci("0000:3b:1f.7")),
             ("10000:03:00.0", pci("10000:03:00.0")),
+            ("3B:00.0,mprq_en=1,x=0.5", card("0000:3b:00.0", "mprq_en=1,x=0.5")),
             ("net_tap0,iface=ct0,mac=fixed", vdev("net_tap0", "iface=ct0,mac=fixed")),
             ("net_null12", vdev("net_null12", "")),
         ] {
@@ -701,6 +701,7 @@ mod tests {
             "0000:03:00.8",
             "net tap0",
             "net_tap0,a\nb",
+            "03:00.0,a\nb",
             "00000000003:00.0",
         ] {
             let error = text.parse::<Device>().unwrap_err().to_string();
