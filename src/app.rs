@@ -121,6 +121,8 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
     // One secret for all: they must agree on each flow's owner.
     let hash_key = words(&random()?);
     let shares = shares(config, cores.workers.len());
+    let table_bytes = needs(config, &cores, &specs, &plan)?.table_bytes;
+    report::print(config, &cores, &findings, &ports, table_bytes, http);
     let (mut ends, mut ready, mut pages) = (Vec::new(), Vec::new(), Pages::Huge);
     // Tunnels are told apart by a secret of their own.
     let zones = Registry::new(config, usize::from(workers), words(&random()?));
@@ -156,7 +158,7 @@ pub fn run(config: &Config, path: &Path, extra_eal: &[String], user: Option<&Use
             pages = on;
         }
     }
-    report::print(config, &cores, &findings, &ports, pages, http);
+    report::pages(pages);
 
     let board = Arc::new(Board::default());
     let _told = telemetry::socket::register(eal.handle(), &board)?;

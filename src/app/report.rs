@@ -6,8 +6,6 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use conntrack::table::entry::Entry;
-
 use super::Cores;
 use crate::config::print::{mode_word, profile_word, role_word};
 use crate::config::{Config, Idle, Rss, Workers};
@@ -15,16 +13,24 @@ use crate::driver::dpdk::OpenPort;
 use crate::memory::Pages;
 use crate::preflight::Finding;
 
-/// Everything up to the workers' start.
+/// What was chosen and what will be taken, before the tables are taken: large ones take a while.
 pub(super) fn print(
     config: &Config,
     cores: &Cores,
     findings: &[Finding],
     ports: &[OpenPort],
-    pages: Pages,
+    table_bytes: usize,
     http: Option<SocketAddr>,
 ) {
-    say(&text(config, cores, findings, ports, pages, http));
+    say(&text(config, cores, findings, ports, table_bytes, http));
+}
+
+/// What the tables lie on, now that they are there.
+pub(super) fn pages(pages: Pages) {
+    say(match pages {
+        Pages::Huge => "  memory   the table lies on hugepages\n",
+        Pages::Plain => "  memory   the table lies on ordinary pages\n",
+    });
 }
 
 /// The last line: packets flow.
@@ -42,7 +48,7 @@ fn text(
     cores: &Cores,
     findings: &[Finding],
     ports: &[OpenPort],
-    pages: Pages,
+    table_bytes: usize,
     http: Option<SocketAddr>,
 ) -> String {
     let mut out = String::new();
@@ -87,12 +93,7 @@ fn text(
         let _ = writeln!(out, "  {status:<8} {what}: {sentence}");
     }
     let entries = config.table.max_entries;
-    let mib = (u64::from(entries) * size_of::<Entry>() as u64) >> 20;
-    let on = match pages {
-        Pages::Huge => "hugepages",
-        Pages::Plain => "ordinary pages",
-    };
-    let _ = writeln!(out, "  table    {entries} entries x {} B = {mib} MiB on {on}", size_of::<Entry>());
+    let _ = writeln!(out, "  table    {entries} entries take {} MiB", table_bytes.div_ceil(1 << 20));
     let _ = writeln!(
         out,
         "  tracking profile {}, mode {}",
