@@ -2,20 +2,25 @@
 
 mod support;
 
-use std::process::{Command, Output, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Daemon, ipv4, udp, write_pcap};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
-/// Three UDP flows from 198.18.0.1 to ports 53, 123 and 161 of .2 (the first one answered), and one of protocol 89.
+/// Three UDP flows from 198.18.0.1 to ports 53, 123 and 161 of .2 (the first one answered), and one of protocol 89. What .9
+/// sends from outside is dropped.
 fn daemon(more: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap().to_owned();
     let inside =
         [udp(1, 2, 1000, 53), udp(1, 2, 1001, 123), udp(1, 2, 1002, 161), ipv4(1, 2, 89, &[1, 2, 3, 4])];
     write_pcap(&folder.path().join("inside.pcap"), &inside);
-    write_pcap(&folder.path().join("outside.pcap"), &[udp(2, 1, 53, 1000)]);
+    write_pcap(&folder.path().join("outside.pcap"), &[udp(2, 1, 53, 1000), udp(9, 1, 7, 7)]);
     let text = format!(
         "{more}\n[[port]]\nname = \"in\"\ndevice = \"net_pcap0,rx_pcap={dir}/inside.pcap,tx_pcap={dir}/a.pcap\"\nrole = \"inside\"\n\
          peer = \"out\"\n[[port]]\nname = \"out\"\n\
@@ -45,6 +50,85 @@ fn tell(daemon: &Daemon, line: &str, code: i32) -> String {
 
 fn lines(text: &str) -> usize {
     text.lines().count()
+}
+
+/// Starts a command that follows something, and waits until it takes SIGTERM itself: bit 14 of `SigCgt`, proc(5).
+fn follow(daemon: &Daemon, line: &str) -> Child {
+    let mut command = Command::new(PROGRAM);
+    command.args(line.split(' ')).arg("--socket").arg(daemon.socket());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        if u64::from_str_radix(caught, 16).unwrap() & 1 << 14 != 0 {
+            return child;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{line}: SIGTERM would kill it: {status}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn terminate(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+}
+
+#[test]
+fn sigterm_ends_what_follows_in_order() {
+    let daemon = daemon("");
+    for line in ["events --dropped --past -o json", "events --dropped -o json", "trace -o json"] {
+        let child = follow(&daemon, line);
+        let begun = Instant::now();
+        while line.contains("--past") && ioctl_fionread(child.stdout.as_ref().unwrap()).unwrap() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nothing was dropped");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        terminate(&child);
+        let done = child.wait_with_output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.code() == Some(0) && err.contains("have been shown."), "{line}: {out}{err}");
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+        let packets = told.as_array().map(Vec::len);
+        assert_eq!(packets, Some(usize::from(line.contains("--past"))), "{line}: {out}");
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_a_reader_whose_output_nobody_takes() {
+    let daemon = daemon("");
+    let mut child = follow(&daemon, "events -o jsonl");
+    // A pipe holds 64 KiB; each round tells of three flows.
+    let out = child.stdout.take().unwrap();
+    let begun = Instant::now();
+    let mut mark = 0;
+    let mut held = 0;
+    loop {
+        for _ in 0..20 {
+            mark += 1;
+            let body = format!(r#"{{"mark":"{mark}"}}"#);
+            let (status, said) =
+                support::request(&daemon.socket(), "PATCH", "/v1/flows?proto=udp", &body).unwrap();
+            assert_eq!(status, 200, "{said}");
+        }
+        let before = std::mem::replace(&mut held, ioctl_fionread(&out).unwrap());
+        if held > 50_000 && held == before {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "the pipe is never full: {held}");
+    }
+    terminate(&child);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "it was writing");
+    terminate(&child);
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it still waits for who reads nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
@@ -138,7 +222,7 @@ fn forms_for_people_and_programs() {
     let workers = tell(&daemon, "workers --interval 200ms", 0);
     assert!(lines(&workers) == 2 && workers.contains("rx Mbit/s"), "{workers}");
     let workers: serde_json::Value = serde_json::from_str(&tell(&daemon, "workers -o json", 0)).unwrap();
-    assert_eq!(workers[0]["rx_packets"], 5);
+    assert_eq!(workers[0]["rx_packets"], 6);
 }
 
 #[test]
