@@ -289,6 +289,30 @@ fn a_file_of_sysctls_is_loaded_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_a_kernel_says_of_itself_is_loaded_and_an_end_of_counts_is_told() {
+    let daemon = daemon("");
+    assert!(tell(&daemon, "list -p udp -o conntrack", 0).contains(" packets="));
+    // As they are without the test's own.
+    tell(&daemon, "timeout set udp.stream 3m", 0);
+    tell(&daemon, "timeout set udp.unreplied 30s", 0);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/samples/sysctl.txt");
+    let loaded = ask(&daemon, &format!("timeout load {sample}"));
+    let (out, err) = (String::from_utf8_lossy(&loaded.stdout), String::from_utf8_lossy(&loaded.stderr));
+    assert!(out.contains("tracking.accounting: true -> false\n"), "{out}");
+    assert!(err.contains("nf_conntrack_acct is 0 there: packets and bytes are no longer counted"), "{err}");
+    // docs/commands.md shows this very file, from standard input.
+    let shown = include_str!("../docs/commands.md");
+    let [passed, .., note, summary] = err.lines().collect::<Vec<_>>()[..] else { panic!("{err}") };
+    for part in [&*out, &passed.replace(sample, "-"), &note.replace(sample, "-"), summary] {
+        assert!(shown.contains(part), "docs/commands.md lacks:\n{part}");
+    }
+    assert!(!tell(&daemon, "list -p udp -o conntrack", 0).contains(" packets="), "as it said");
+    let again = ask(&daemon, &format!("timeout load {sample}"));
+    let err = String::from_utf8_lossy(&again.stderr);
+    assert!(!err.contains("no longer counted"), "nothing changed this time: {err}");
+}
+
+#[test]
 fn who_asks_nobody_is_told_how_to_start_the_appliance() {
     for line in ["list", "-L", "count", "-D", "-E", "summary", "workers", "update -m 1", "flush"] {
         let mut command = Command::new(PROGRAM);
