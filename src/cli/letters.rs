@@ -9,7 +9,7 @@ use conntrack::event::DestroyReason;
 
 use super::client::Client;
 use super::filter::{FilterWords, KindsWord, MarkWord};
-use super::{Ask, Done, Failure, Voice, edit, events, list, stats};
+use super::{Ask, Done, Failure, Voice, Words, edit, events, list, stats};
 use crate::control::schema::{Change, Stats, WorkerStats};
 use crate::filter::{Filter, MaskedMark};
 use crate::format::{Output, OutputError};
@@ -102,7 +102,15 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
             return Err(Failure::Usage(format!("`{}` of conntrack is not here: {why}", argument.display())));
         }
     }
-    let letters = Letters::parse_from(arguments);
+    let letters = match Letters::try_parse_from(arguments) {
+        Ok(letters) => letters,
+        Err(error) => match with_command_in_front(arguments) {
+            Some(line) => {
+                return Err(Failure::Usage(format!("the command stands before its options: {line}")));
+            }
+            None => error.exit(),
+        },
+    };
     let refused =
         |option: &str| Failure::Usage(format!("Illegal option `--{option}' with this command: leave it out"));
     let Letters { output, timeout, filter, mark, kinds, ask, .. } = letters;
@@ -142,6 +150,21 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
         return edit::flush(&ask, voice);
     }
     counters(&ask)
+}
+
+/// The same words with a command of ours in front, where one of them is that and the line can then be read.
+fn with_command_in_front(arguments: &[OsString]) -> Option<String> {
+    let (program, words) = arguments.split_first()?;
+    let commands = Words::command();
+    let is_command =
+        |word: &OsString| word.to_str().is_some_and(|word| commands.find_subcommand(word).is_some());
+    let lines = (1..words.len()).filter(|&at| is_command(&words[at])).map(|at| {
+        let (options, command) = words.split_at(at);
+        [std::slice::from_ref(program), command, options].concat()
+    });
+    let line = lines.into_iter().find(|line| Words::try_parse_from(line).is_ok())?;
+    let words: Vec<_> = line[1..].iter().map(|word| word.to_string_lossy()).collect();
+    Some(format!("dpdk-conntrack {}", words.join(" ")))
 }
 
 /// `conntrack -S`: a line for each worker, in the place of a core.
@@ -207,6 +230,27 @@ mod tests {
                     || argument.get_long().is_some_and(|long| *word == format!("--{long}"))
             });
             assert!(ours.is_none(), "{word} is here");
+        }
+    }
+
+    #[test]
+    fn options_before_a_command_are_told_where_they_stand() {
+        for (line, mended) in [
+            ("x --socket /s list", "list --socket /s"),
+            ("x --socket=list list -p tcp", "list -p tcp --socket=list"),
+            ("x --socket list list", "list --socket list"),
+            ("x --socket /s timeout set udp.stream 9", "timeout set udp.stream 9 --socket /s"),
+            ("x -o json -p tcp events", "events -o json -p tcp"),
+            ("x --config /c run", "run --config /c"),
+        ] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let said = run(&arguments).unwrap_err();
+            assert_eq!(said.code(Voice::Letters), 2);
+            assert!(said.to_string().ends_with(&format!(": dpdk-conntrack {mended}")), "{line}: {said}");
+        }
+        for line in ["x -L -s list", "x --socket list", "x -L stats --nothing", "x"] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(with_command_in_front(&arguments), None, "{line}");
         }
     }
 
