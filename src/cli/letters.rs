@@ -244,9 +244,11 @@ mod tests {
             ("x --config /c run", "run --config /c"),
         ] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let mended = format!("dpdk-conntrack {mended}");
+            assert_eq!(with_command_in_front(&arguments).as_deref(), Some(&*mended), "{line}");
             let said = run(&arguments).unwrap_err();
             assert_eq!(said.code(Voice::Letters), 2);
-            assert!(said.to_string().ends_with(&format!(": dpdk-conntrack {mended}")), "{line}: {said}");
+            assert!(said.to_string().ends_with(&mended), "{line}: {said}");
         }
         for line in ["x -L -s list", "x --socket list", "x -L stats --nothing", "x"] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
