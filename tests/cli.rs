@@ -2,8 +2,9 @@
 
 mod support;
 
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::ioctl_fionread;
@@ -52,41 +53,66 @@ fn lines(text: &str) -> usize {
     text.lines().count()
 }
 
-/// Starts a command that follows something, and waits until it takes SIGTERM itself: bit 14 of `SigCgt`, proc(5).
-fn follow(daemon: &Daemon, line: &str) -> Child {
-    let mut command = Command::new(PROGRAM);
-    command.args(line.split(' ')).arg("--socket").arg(daemon.socket());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let begun = Instant::now();
-    loop {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
-        if u64::from_str_radix(caught, 16).unwrap() & 1 << 14 != 0 {
-            return child;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{line}: SIGTERM would kill it: {status}");
-        std::thread::sleep(Duration::from_millis(20));
+/// A command that follows something. It ends with the test, however that ends.
+struct Follower(Child);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-fn terminate(child: &Child) {
-    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+impl Follower {
+    /// Starts it, and waits until it takes SIGTERM itself: bit 14 of `SigCgt`, proc(5).
+    fn start(daemon: &Daemon, line: &str) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(line.split(' ')).arg("--socket").arg(daemon.socket());
+        let follower = Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let status = format!("/proc/{}/status", follower.0.id());
+        soon(&format!("{line} takes SIGTERM"), || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+            u64::from_str_radix(caught, 16).unwrap() & 1 << 14 != 0
+        });
+        follower
+    }
+
+    fn terminate(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+    }
+
+    /// What it printed, also on standard error, and how it ended.
+    fn end(mut self) -> (String, String, ExitStatus) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (out, err, self.0.wait().unwrap())
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: never");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
 fn sigterm_ends_what_follows_in_order() {
     let daemon = daemon("");
     for line in ["events --dropped --past -o json", "events --dropped -o json", "trace -o json"] {
-        let child = follow(&daemon, line);
-        let begun = Instant::now();
-        while line.contains("--past") && ioctl_fionread(child.stdout.as_ref().unwrap()).unwrap() == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "nothing was dropped");
-            std::thread::sleep(Duration::from_millis(20));
+        let follower = Follower::start(&daemon, line);
+        if line.contains("--past") {
+            let out = follower.0.stdout.as_ref().unwrap();
+            soon("a dropped packet", || ioctl_fionread(out).unwrap() > 0);
         }
-        terminate(&child);
-        let done = child.wait_with_output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.code() == Some(0) && err.contains("have been shown."), "{line}: {out}{err}");
+        follower.terminate();
+        let (out, err, status) = follower.end();
+        assert!(status.code() == Some(0) && err.contains("have been shown."), "{line}: {out}{err}");
         let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
         let packets = told.as_array().map(Vec::len);
         assert_eq!(packets, Some(usize::from(line.contains("--past"))), "{line}: {out}");
@@ -96,13 +122,11 @@ fn sigterm_ends_what_follows_in_order() {
 #[test]
 fn a_second_sigterm_ends_a_reader_whose_output_nobody_takes() {
     let daemon = daemon("");
-    let mut child = follow(&daemon, "events -o jsonl");
-    // A pipe holds 64 KiB; each round tells of three flows.
-    let out = child.stdout.take().unwrap();
-    let begun = Instant::now();
-    let mut mark = 0;
-    let mut held = 0;
-    loop {
+    let mut follower = Follower::start(&daemon, "events -o jsonl");
+    let out = follower.0.stdout.take().unwrap();
+    // A pipe holds 64 KiB; each change tells of three flows.
+    let (mut mark, mut held) = (0, 0);
+    soon("a full pipe", || {
         for _ in 0..20 {
             mark += 1;
             let body = format!(r#"{{"mark":"{mark}"}}"#);
@@ -111,24 +135,18 @@ fn a_second_sigterm_ends_a_reader_whose_output_nobody_takes() {
             assert_eq!(status, 200, "{said}");
         }
         let before = std::mem::replace(&mut held, ioctl_fionread(&out).unwrap());
-        if held > 50_000 && held == before {
-            break;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "the pipe is never full: {held}");
-    }
-    terminate(&child);
+        held > 50_000 && held == before
+    });
+    follower.terminate();
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(child.try_wait().unwrap(), None, "it was writing");
-    terminate(&child);
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10), "it still waits for who reads nothing");
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(follower.0.try_wait().unwrap(), None, "it was writing");
+    follower.terminate();
+    let mut status = None;
+    soon("the end of who waits for nobody", || {
+        status = follower.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.signal()), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
