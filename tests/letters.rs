@@ -357,19 +357,21 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     }
 
     let mut following = Vec::new();
-    for (form, signal) in [
-        ("extended,id", "-INT"),
-        ("xml", "-TERM"),
-        ("save", "-INT"),
-        ("timestamp,id", "-TERM"),
-        ("xml,timestamp", "-INT"),
+    for (line, signal, events) in [
+        ("-E -o extended,id", "-INT", 14),
+        ("-E -o xml", "-TERM", 14),
+        ("-E -o save", "-INT", 14),
+        ("-E -o timestamp,id", "-TERM", 14),
+        ("-E -o xml,timestamp", "-INT", 14),
+        ("-E -e UPDATES -p udp", "-TERM", 3),
+        ("-E -e UPDATES,DESTROY -s 198.18.0.3 -o extended,timestamp", "-INT", 4),
+        ("-E -e NEW -o xml", "-TERM", 0),
     ] {
-        let line = ["-E", "-o", form];
         let mut ours = Command::new(PROGRAM);
-        ours.env("TZ", ZONE).args(line).arg("--socket").arg(both.daemon.socket());
+        ours.env("TZ", ZONE).args(line.split(' ')).arg("--socket").arg(both.daemon.socket());
         let mut theirs = Command::new("ip");
-        theirs.env("TZ", ZONE).args(["netns", "exec", &both.space, "conntrack"]).args(line);
-        following.push((form, signal, Following::start(&mut ours), Following::start(&mut theirs)));
+        theirs.env("TZ", ZONE).args(["netns", "exec", &both.space, "conntrack"]).args(line.split(' '));
+        following.push((line, signal, events, Following::start(&mut ours), Following::start(&mut theirs)));
     }
     // Both have to be listening; neither says when it is.
     std::thread::sleep(Duration::from_secs(2));
@@ -398,13 +400,13 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     assert!(both.same("-L -o xml").starts_with("\nconntrack"), "no frame around nothing");
 
     std::thread::sleep(Duration::from_millis(500));
-    for (form, signal, ours, theirs) in following {
+    for (line, signal, events, ours, theirs) in following {
         let (ours, theirs) = (ours.end(signal), theirs.end(signal));
-        assert_eq!(without_time(&ours), without_time(&theirs), "-E -o {form}, {signal}");
-        assert!(ours.contains("14 flow events have been shown."), "{ours}");
-        assert!(ours.ends_with("exit Some(0)"), "{signal}: {ours}");
+        assert_eq!(without_time(&ours), without_time(&theirs), "{line}, {signal}");
+        assert!(ours.contains(&format!(" {events} flow events have been shown.")), "{line}: {ours}");
+        assert!(ours.ends_with("exit Some(0)"), "{line}, {signal}: {ours}");
         let timed = ours.matches("]\t").count() + ours.matches("<when><hour>N</hour>").count();
-        assert_eq!(timed, if form.contains("timestamp") { 14 } else { 0 }, "-E -o {form}: {ours}");
+        assert_eq!(timed, if line.contains("timestamp") { events } else { 0 }, "{line}: {ours}");
     }
 }
 
