@@ -336,12 +336,21 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
         ("-p icmp --icmp-type 8", 1),
         ("-p 17", 3),
         ("-p 89", 1),
+        ("-p ospf", 1),
+        ("-p esp", 0),
         ("-p sctp --state CLOSED", 1),
         ("-s 198.18.0.1 --mask-src 255.255.0.0", 9),
     ] {
         let said = both.same(&format!("-L {filter}"));
         let shown = format!(": {flows} flow entries have been shown.");
         assert!(said.contains(&shown) && said.ends_with("exit Some(0)"), "{filter}: {said}");
+    }
+    for line in ["-U", "-U -p tcp", "-D -p tcp --sport 9 -o xml"] {
+        assert!(both.same(line).ends_with("exit Some(1)"), "{line}");
+    }
+    for cannot in ["-L -o save,extended", "-L -o xml,save", "-E -o id,save"] {
+        let (ours, theirs) = (both.ours(cannot), both.theirs(cannot));
+        assert_eq!((ours.status.code(), theirs.status.code()), (Some(1), Some(1)), "{cannot}");
     }
     for wrong in [
         "-L -p tpc",

@@ -49,8 +49,8 @@ struct Letters {
     #[arg(value_name = "TABLE", value_parser = ["conntrack"])]
     table: Option<String>,
     /// extended, id, timestamp, ktimestamp, labels, save, xml; several with commas between
-    #[arg(short, long, value_name = "WORDS", value_parser = output)]
-    output: Option<Output>,
+    #[arg(short, long, value_name = "WORDS")]
+    output: Option<String>,
     /// With -U: the time left in seconds, until the flow's next packet sets it anew
     #[arg(short = 't', long, value_name = "SECONDS")]
     timeout: Option<u32>,
@@ -65,8 +65,13 @@ struct Letters {
     ask: Ask,
 }
 
-fn output(text: &str) -> Result<Output, OutputError> {
-    Output::parse_letters(text)
+/// What `-o` says; conntrack takes words that it does not know for wrong ones (2), and words that do not go together for a
+/// failure (1).
+fn output(words: &str) -> Result<Output, Failure> {
+    Output::parse_letters(words).map_err(|error| match error {
+        OutputError::UnknownLetter(_) => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
+    })
 }
 
 /// Whether these arguments begin as `conntrack`'s do: with a letter or its long form, not with one of our subcommands.
@@ -122,7 +127,7 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
         return Err(refused("event-mask"));
     }
     let given = output.is_some();
-    let output = output.unwrap_or_else(Output::letters);
+    let output = output.as_deref().map_or_else(|| Ok(Output::letters()), self::output)?;
     let voice = Voice::Letters;
     if letters.dump {
         return list::list(&ask, &filter, output, voice);
@@ -136,7 +141,9 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
     if letters.update {
         let change = Change { mark: filter.mark, timeout: timeout.map(|seconds| seconds.to_string()) };
         if change == Change::default() {
-            return Err(Failure::Usage("nothing to change: give -m MARK[/MASK] or -t SECONDS".to_owned()));
+            // As conntrack: no flow is another afterwards.
+            voice.say("0 flow entries have been updated.")?;
+            return Err(Failure::NothingMatched);
         }
         return edit::update(&ask, &Filter { mark: None, ..filter }, &change, output, voice);
     }
@@ -272,9 +279,7 @@ mod tests {
         ] {
             assert!(letters(line).is_ok(), "{line}: {}", letters(line).unwrap_err());
         }
-        for line in
-            ["x -p tcp", "x -L -D", "x -L expect", "x -L -o json", "x -L -p tpc", "x -L --mask-src 255.0.0.0"]
-        {
+        for line in ["x -p tcp", "x -L -D", "x -L expect", "x -L -p tpc", "x -L --mask-src 255.0.0.0"] {
             assert!(letters(line).is_err(), "{line}");
         }
     }
