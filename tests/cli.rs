@@ -2,20 +2,26 @@
 
 mod support;
 
-use std::process::{Command, Output, Stdio};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Daemon, ipv4, udp, write_pcap};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
-/// Three UDP flows from 198.18.0.1 to ports 53, 123 and 161 of .2 (the first one answered), and one of protocol 89.
+/// Three UDP flows from 198.18.0.1 to ports 53, 123 and 161 of .2 (the first one answered), and one of protocol 89. What .9
+/// sends from outside is dropped.
 fn daemon(more: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap().to_owned();
     let inside =
         [udp(1, 2, 1000, 53), udp(1, 2, 1001, 123), udp(1, 2, 1002, 161), ipv4(1, 2, 89, &[1, 2, 3, 4])];
     write_pcap(&folder.path().join("inside.pcap"), &inside);
-    write_pcap(&folder.path().join("outside.pcap"), &[udp(2, 1, 53, 1000)]);
+    write_pcap(&folder.path().join("outside.pcap"), &[udp(2, 1, 53, 1000), udp(9, 1, 7, 7)]);
     let text = format!(
         "{more}\n[[port]]\nname = \"in\"\ndevice = \"net_pcap0,rx_pcap={dir}/inside.pcap,tx_pcap={dir}/a.pcap\"\nrole = \"inside\"\n\
          peer = \"out\"\n[[port]]\nname = \"out\"\n\
@@ -45,6 +51,102 @@ fn tell(daemon: &Daemon, line: &str, code: i32) -> String {
 
 fn lines(text: &str) -> usize {
     text.lines().count()
+}
+
+/// A command that follows something. It ends with the test, however that ends.
+struct Follower(Child);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Follower {
+    /// Starts it, and waits until it takes SIGTERM itself: bit 14 of `SigCgt`, proc(5).
+    fn start(daemon: &Daemon, line: &str) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(line.split(' ')).arg("--socket").arg(daemon.socket());
+        let follower = Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let status = format!("/proc/{}/status", follower.0.id());
+        soon(&format!("{line} takes SIGTERM"), || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+            u64::from_str_radix(caught, 16).unwrap() & 1 << 14 != 0
+        });
+        follower
+    }
+
+    fn terminate(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+    }
+
+    /// What it printed, also on standard error, and how it ended.
+    fn end(mut self) -> (String, String, ExitStatus) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (out, err, self.0.wait().unwrap())
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: never");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn sigterm_ends_what_follows_in_order() {
+    let daemon = daemon("");
+    for line in ["events --dropped --past -o json", "events --dropped -o json", "trace -o json"] {
+        let follower = Follower::start(&daemon, line);
+        if line.contains("--past") {
+            let out = follower.0.stdout.as_ref().unwrap();
+            soon("a dropped packet", || ioctl_fionread(out).unwrap() > 0);
+        }
+        follower.terminate();
+        let (out, err, status) = follower.end();
+        assert!(status.code() == Some(0) && err.contains("have been shown."), "{line}: {out}{err}");
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+        let packets = told.as_array().map(Vec::len);
+        assert_eq!(packets, Some(usize::from(line.contains("--past"))), "{line}: {out}");
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_a_reader_whose_output_nobody_takes() {
+    let daemon = daemon("");
+    let mut follower = Follower::start(&daemon, "events -o jsonl");
+    let out = follower.0.stdout.take().unwrap();
+    // A pipe holds 64 KiB; each change tells of three flows.
+    let (mut mark, mut held) = (0, 0);
+    soon("a full pipe", || {
+        for _ in 0..20 {
+            mark += 1;
+            let body = format!(r#"{{"mark":"{mark}"}}"#);
+            let (status, said) =
+                support::request(&daemon.socket(), "PATCH", "/v1/flows?proto=udp", &body).unwrap();
+            assert_eq!(status, 200, "{said}");
+        }
+        let before = std::mem::replace(&mut held, ioctl_fionread(&out).unwrap());
+        held > 50_000 && held == before
+    });
+    follower.terminate();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(follower.0.try_wait().unwrap(), None, "it was writing");
+    follower.terminate();
+    let mut status = None;
+    soon("the end of who waits for nobody", || {
+        status = follower.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.signal()), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
@@ -138,7 +240,7 @@ fn forms_for_people_and_programs() {
     let workers = tell(&daemon, "workers --interval 200ms", 0);
     assert!(lines(&workers) == 2 && workers.contains("rx Mbit/s"), "{workers}");
     let workers: serde_json::Value = serde_json::from_str(&tell(&daemon, "workers -o json", 0)).unwrap();
-    assert_eq!(workers[0]["rx_packets"], 5);
+    assert_eq!(workers[0]["rx_packets"], 6);
 }
 
 #[test]
@@ -202,6 +304,30 @@ fn a_file_of_sysctls_is_loaded_whole_or_not_at_all() {
         let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
         assert_eq!(row["seconds"], seconds, "{name}");
     }
+}
+
+#[test]
+fn what_a_kernel_says_of_itself_is_loaded_and_an_end_of_counts_is_told() {
+    let daemon = daemon("");
+    assert!(tell(&daemon, "list -p udp -o conntrack", 0).contains(" packets="));
+    // As they are without the test's own.
+    tell(&daemon, "timeout set udp.stream 3m", 0);
+    tell(&daemon, "timeout set udp.unreplied 30s", 0);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/samples/sysctl.txt");
+    let loaded = ask(&daemon, &format!("timeout load {sample}"));
+    let (out, err) = (String::from_utf8_lossy(&loaded.stdout), String::from_utf8_lossy(&loaded.stderr));
+    assert!(out.contains("tracking.accounting: true -> false\n"), "{out}");
+    assert!(err.contains("nf_conntrack_acct is 0 there: packets and bytes are no longer counted"), "{err}");
+    // docs/commands.md shows this very file, from standard input.
+    let shown = include_str!("../docs/commands.md");
+    let [passed, .., note, summary] = err.lines().collect::<Vec<_>>()[..] else { panic!("{err}") };
+    for part in [&*out, &passed.replace(sample, "-"), &note.replace(sample, "-"), summary] {
+        assert!(shown.contains(part), "docs/commands.md lacks:\n{part}");
+    }
+    assert!(!tell(&daemon, "list -p udp -o conntrack", 0).contains(" packets="), "as it said");
+    let again = ask(&daemon, &format!("timeout load {sample}"));
+    let err = String::from_utf8_lossy(&again.stderr);
+    assert!(!err.contains("no longer counted"), "nothing changed this time: {err}");
 }
 
 #[test]

@@ -385,6 +385,35 @@ fn a_body_is_json_and_short_or_it_is_refused() {
 }
 
 #[test]
+fn a_head_is_short_or_it_is_refused() {
+    let doors = doors(&[], WITH_TOKEN);
+    let head = |path: &str, line: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{line}\r\n", doors.addr)
+    };
+    let filler = |kib: usize| "x".repeat(kib << 10);
+    let lines = |kib| format!("X-Filler: {}\r\n", filler(kib));
+    for (head, status) in [
+        (head("/v1/info", &lines(15)), 200),
+        (head("/v1/info", &lines(33)), 431),
+        (head(&format!("/v1/info?{}", filler(33)), ""), 431),
+        (head("/v1/info", &"X: y\r\n".repeat(6 << 10)), 431),
+        // One that never ends is not waited for.
+        (head("/v1/info", &lines(33)).trim_end().to_owned(), 431),
+    ] {
+        let begun = Instant::now();
+        let unix = UnixStream::connect(doors.daemon.socket()).unwrap();
+        for (door, (got, answer)) in
+            [("TCP", exchange(doors.tcp(), &head, "")), ("the socket", exchange(unix, &head, ""))]
+        {
+            let begins = &head[..head.len().min(80)];
+            assert_eq!(got, status, "{door}: {} bytes: {begins}: {answer}", head.len());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+    assert_eq!(doors.daemon.json("/v1/info")["pid"], doors.daemon.child.id());
+}
+
+#[test]
 fn slow_heads_and_bodies_end_and_keep_nobody_waiting() {
     let doors = doors(&[], WITH_TOKEN);
     std::thread::scope(|scope| {

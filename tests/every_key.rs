@@ -1,9 +1,11 @@
 //! docs/configuration.md has a row for every key that the program takes, with its true default and whether a reload changes it.
+//! Of each is asked as well whether `replay --set` takes it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dpdk_conntrack::config::Config;
+use conntrack::track::settings::Profile;
+use dpdk_conntrack::config::{Config, TrackingOptions};
 use toml::{Table, Value};
 
 /// A row: key, default in TOML where it has one, and whether a reload changes it.
@@ -238,5 +240,47 @@ fn a_key_needs_a_restart_if_its_row_says_so() {
         assert_ne!(before, after, "{key} means nothing");
         let at_start = before.keys_that_need_a_restart(&after).unwrap();
         assert_eq!(at_start.is_empty(), reload, "{key}: only a start takes over {at_start:?}");
+    }
+}
+
+/// What `replay --set` takes, as its refusal of the others says.
+const TRACKING: [&str; 9] =
+    ["profile", "tracking.", "tcp.", "udp.", "timeouts.", "sysctl.", "table.", "zones.by", "tunnel.inner"];
+
+/// A value for `--set`: of most keys the other one.
+fn option(key: &str) -> (&str, &str) {
+    match key {
+        "timeouts.NAME" => ("timeouts.icmp", "9"),
+        "sysctl.NAME" => ("sysctl.nf_conntrack_icmp_timeout", "9"),
+        "mode" => (key, "mirror"),
+        "zones.by" => (key, "port"),
+        "control.reads" => (key, "token"),
+        "worker.shares" => (key, "[1, 3]"),
+        _ => match key.split_once('.') {
+            // One row with all that it needs, since there is no single key of a row.
+            Some(("port", _)) => ("port", r#"[{ name = "c", device = "net_null7" }]"#),
+            Some(("policy", _)) => ("policy", r#"[{ action = "drop" }]"#),
+            Some(("zone", _)) => ("zone", "[{ id = 5001 }]"),
+            _ => {
+                let other = OTHERS.iter().find(|(of, _)| *of == key);
+                (key, other.unwrap_or_else(|| panic!("no other value of {key}")).1)
+            }
+        },
+    }
+}
+
+#[test]
+fn replay_takes_the_keys_that_concern_tracking_and_refuses_every_other() {
+    for Row { key, .. } in rows() {
+        let before = TrackingOptions::new(Profile::Classic);
+        let mut after = before;
+        let (name, value) = option(&key);
+        let set = after.set(name, value);
+        if TRACKING.iter().any(|part| key.starts_with(part)) {
+            assert!(set.is_ok() && after != before, "{key} = {value}: {set:?}");
+        } else {
+            let said = set.unwrap_err();
+            assert!(said.message().contains("does nothing here"), "{key} = {value}: {}", said.message());
+        }
     }
 }

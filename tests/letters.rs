@@ -1,11 +1,11 @@
 //! The letters against `conntrack` itself: the same flows in a running appliance and in a namespace of the kernel's, the
-//! same words to both, the same bytes out. Ids, port ids and program names are masked, and lines sorted: the two tables
-//! have their own order. Needs root and `conntrack` 1.4.7.
+//! same words to both, the same bytes out. Ids, port ids, program names and times of day are masked, and lines sorted: the
+//! two tables have their own order. Needs root and `conntrack` 1.4.7.
 
 mod support;
 
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::{Daemon, ipv4, udp, write_pcap};
 
@@ -248,18 +248,54 @@ impl Following {
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Ends it as Ctrl-C does.
-    fn end(self, name: &str) -> String {
+    /// Ends it by a signal; gives what it said and its exit code.
+    fn end(self, signal: &str) -> String {
         // `ip netns exec` becomes the program that it runs, so the child is that.
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success(), "{name}");
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let output = self.0.wait_with_output().unwrap();
         // An event's id is a flow's.
         let text = String::from_utf8_lossy(&output.stdout);
-        let mut lines: Vec<_> = text.lines().map(|line| mask_number(&masked(line), " id=")).collect();
+        let line = |line| mask_number(&mask_when(&masked(line)), " id=");
+        let mut lines: Vec<_> = text.lines().map(line).collect();
         lines.sort_by_key(|line| without_time(line));
-        format!("{}\n{}", lines.join("\n"), String::from_utf8_lossy(&output.stderr))
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{}\n{said}\nexit {:?}", lines.join("\n"), output.status.code())
     }
+}
+
+/// The zone that events are told in, 5 h 45 min before UTC's clock; it needs no file of zones.
+const ZONE: &str = "XYZ-5:45";
+const ZONE_SECONDS: u64 = 5 * 3600 + 45 * 60;
+
+/// Seconds that an event's time may lie behind the end of the test.
+const LATE_SECONDS: u64 = 600;
+
+/// Masks the time of an event once it is known to be true: `[SECONDS.MICROSECONDS]` before a line, hour, minute and second
+/// in XML. How many digits there are stays, but for the hour, and so does the day.
+fn mask_when(line: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let shape = |digits: &str| digits.replace(|c: char| c.is_ascii_digit(), "d");
+    if let Some((when, event)) = line.strip_prefix('[').and_then(|line| line.split_once("]\t")) {
+        let seconds: u64 = when.split('.').next().unwrap().parse().unwrap();
+        assert!((now - LATE_SECONDS..=now).contains(&seconds), "at {now}: {line}");
+        return format!("[{}]\t{event}", shape(when));
+    }
+    let part = |name: &str| {
+        let (_, rest) = line.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+    };
+    let (Some(hour), Some(min), Some(sec)) = (part("hour"), part("min"), part("sec")) else {
+        return line.to_owned();
+    };
+    let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
+    let clock = number(hour) * 3600 + number(min) * 60 + number(sec);
+    let late = (now + ZONE_SECONDS + 86_400 - clock) % 86_400;
+    assert!(late <= LATE_SECONDS, "at {now}: {line}");
+    let told = format!("<hour>{hour}</hour><min>{min}</min><sec>{sec}</sec>");
+    let masked = format!("<hour>N</hour><min>{}</min><sec>{}</sec>", shape(min), shape(sec));
+    assert!(line.contains(&told), "{line}");
+    line.replace(&told, &masked)
 }
 
 #[test]
@@ -300,12 +336,21 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
         ("-p icmp --icmp-type 8", 1),
         ("-p 17", 3),
         ("-p 89", 1),
+        ("-p ospf", 1),
+        ("-p esp", 0),
         ("-p sctp --state CLOSED", 1),
         ("-s 198.18.0.1 --mask-src 255.255.0.0", 9),
     ] {
         let said = both.same(&format!("-L {filter}"));
         let shown = format!(": {flows} flow entries have been shown.");
         assert!(said.contains(&shown) && said.ends_with("exit Some(0)"), "{filter}: {said}");
+    }
+    for line in ["-U", "-U -p tcp", "-D -p tcp --sport 9 -o xml"] {
+        assert!(both.same(line).ends_with("exit Some(1)"), "{line}");
+    }
+    for cannot in ["-L -o save,extended", "-L -o xml,save", "-E -o id,save"] {
+        let (ours, theirs) = (both.ours(cannot), both.theirs(cannot));
+        assert_eq!((ours.status.code(), theirs.status.code()), (Some(1), Some(1)), "{cannot}");
     }
     for wrong in [
         "-L -p tpc",
@@ -321,13 +366,21 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     }
 
     let mut following = Vec::new();
-    for form in ["extended,id", "xml", "save"] {
-        let line = ["-E", "-o", form];
+    for (line, signal, events) in [
+        ("-E -o extended,id", "-INT", 14),
+        ("-E -o xml", "-TERM", 14),
+        ("-E -o save", "-INT", 14),
+        ("-E -o timestamp,id", "-TERM", 14),
+        ("-E -o xml,timestamp", "-INT", 14),
+        ("-E -e UPDATES -p udp", "-TERM", 3),
+        ("-E -e UPDATES,DESTROY -s 198.18.0.3 -o extended,timestamp", "-INT", 4),
+        ("-E -e NEW -o xml", "-TERM", 0),
+    ] {
         let mut ours = Command::new(PROGRAM);
-        ours.args(line).arg("--socket").arg(both.daemon.socket());
+        ours.env("TZ", ZONE).args(line.split(' ')).arg("--socket").arg(both.daemon.socket());
         let mut theirs = Command::new("ip");
-        theirs.args(["netns", "exec", &both.space, "conntrack"]).args(line);
-        following.push((form, Following::start(&mut ours), Following::start(&mut theirs)));
+        theirs.env("TZ", ZONE).args(["netns", "exec", &both.space, "conntrack"]).args(line.split(' '));
+        following.push((line, signal, events, Following::start(&mut ours), Following::start(&mut theirs)));
     }
     // Both have to be listening; neither says when it is.
     std::thread::sleep(Duration::from_secs(2));
@@ -356,10 +409,13 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     assert!(both.same("-L -o xml").starts_with("\nconntrack"), "no frame around nothing");
 
     std::thread::sleep(Duration::from_millis(500));
-    for (form, ours, theirs) in following {
-        let (ours, theirs) = (ours.end("ours"), theirs.end("conntrack"));
-        assert_eq!(without_time(&ours), without_time(&theirs), "-E -o {form}");
-        assert!(ours.contains("14 flow events have been shown."), "{ours}");
+    for (line, signal, events, ours, theirs) in following {
+        let (ours, theirs) = (ours.end(signal), theirs.end(signal));
+        assert_eq!(without_time(&ours), without_time(&theirs), "{line}, {signal}");
+        assert!(ours.contains(&format!(" {events} flow events have been shown.")), "{line}: {ours}");
+        assert!(ours.ends_with("exit Some(0)"), "{line}, {signal}: {ours}");
+        let timed = ours.matches("]\t").count() + ours.matches("<when><hour>N</hour>").count();
+        assert_eq!(timed, if line.contains("timestamp") { events } else { 0 }, "{line}: {ours}");
     }
 }
 

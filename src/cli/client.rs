@@ -1,6 +1,9 @@
 //! Questions to a running appliance: HTTP over its unix socket. Knows the way, not what is asked.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,7 +13,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::control::schema::{Info, Problem};
@@ -35,7 +41,8 @@ pub(super) struct Client {
 pub(super) enum Ended {
     /// The appliance ended it.
     Stream,
-    Interrupt,
+    /// SIGINT or SIGTERM.
+    Signal,
     Time,
     /// The reader wanted no more.
     Enough,
@@ -109,18 +116,17 @@ impl Client {
         self.runtime.block_on(self.read_lines(method, path, body.into(), on_line))
     }
 
-    /// As [`Client::lines`], until Ctrl-C (SIGINT): gives whether that came first.
-    pub(super) fn lines_until_interrupt<T: DeserializeOwned>(
+    /// As [`Client::lines`], until SIGINT or SIGTERM: gives whether that came first.
+    pub(super) fn lines_until_signal<T: DeserializeOwned>(
         &self,
         path: &str,
         on_line: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<bool, Failure> {
         self.runtime.block_on(async {
             tokio::select! {
-                interrupt = tokio::signal::ctrl_c() => {
-                    interrupt.map_err(|error| Failure::Failed(format!("signals cannot be received: {error}")))?;
-                    Ok(true)
-                }
+                // First, so that signals are waited for before anything is asked.
+                biased;
+                asked = asked_to_end() => asked.map(|()| true),
                 ended = self.read_lines(Method::GET, path, Bytes::new(), on_line) => ended.map(|()| false),
             }
         })
@@ -150,10 +156,8 @@ impl Client {
                 }
             };
             tokio::select! {
-                interrupt = tokio::signal::ctrl_c() => match interrupt {
-                    Ok(()) => Ok(Ended::Interrupt),
-                    Err(error) => Err(Failure::Failed(format!("signals cannot be received: {error}"))),
-                },
+                biased;
+                asked = asked_to_end() => asked.map(|()| Ended::Signal),
                 () = over => Ok(Ended::Time),
                 ended = self.read_lines(Method::GET, path, Bytes::new(), until_enough) => match ended {
                     Ok(()) => Ok(Ended::Stream),
@@ -250,6 +254,25 @@ impl Client {
             .map_err(|error| Failure::Failed(error.to_string()))?;
         sender.send_request(request).await.map_err(|error| broken_off(&error))
     }
+}
+
+/// Waits for SIGINT (Ctrl-C) or SIGTERM (`timeout`, a service's stop). Both end a stream in order, as `conntrack -E` takes
+/// them: what was begun is closed, how much was shown is said, and the exit code is 0.
+async fn asked_to_end() -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
+    // The first may find us writing to a pipe that nobody reads: the second does what it would do by itself.
+    let second = Arc::new(AtomicBool::new(false));
+    for number in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(number, Arc::clone(&second)).map_err(failed)?;
+        flag::register(number, Arc::clone(&second)).map_err(failed)?;
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {

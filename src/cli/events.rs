@@ -54,9 +54,8 @@ pub(super) fn follow(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -
     };
     let mut out = io::stdout().lock();
     let mut shown = 0_u64;
-    let interrupted = client.lines_until_interrupt(
-        &format!("/v1/events{}", filter.query()),
-        |event: schema::EventLine| {
+    let asked_to_end =
+        client.lines_until_signal(&format!("/v1/events{}", filter.query()), |event: schema::EventLine| {
             if let schema::EventLine::Lost { count } = event {
                 // Not among the events: scripts read those.
                 writeln!(
@@ -78,12 +77,11 @@ pub(super) fn follow(ask: &Ask, filter: &Filter, output: Output, voice: Voice) -
             }
             shown += 1;
             Ok(out.flush()?)
-        },
-    )?;
+        })?;
     if output.layout == Layout::Xml && shown > 0 {
         writeln!(out, "{XML_END}")?;
     }
-    if !interrupted {
+    if !asked_to_end {
         return Err(Failure::Failed("the appliance has stopped: no more events".to_owned()));
     }
     voice.say(&format!("{shown} flow events have been shown."))

@@ -9,7 +9,7 @@ use conntrack::event::DestroyReason;
 
 use super::client::Client;
 use super::filter::{FilterWords, KindsWord, MarkWord};
-use super::{Ask, Done, Failure, Voice, edit, events, list, stats};
+use super::{Ask, Done, Failure, Voice, Words, edit, events, list, stats};
 use crate::control::schema::{Change, Stats, WorkerStats};
 use crate::filter::{Filter, MaskedMark};
 use crate::format::{Output, OutputError};
@@ -49,8 +49,8 @@ struct Letters {
     #[arg(value_name = "TABLE", value_parser = ["conntrack"])]
     table: Option<String>,
     /// extended, id, timestamp, ktimestamp, labels, save, xml; several with commas between
-    #[arg(short, long, value_name = "WORDS", value_parser = output)]
-    output: Option<Output>,
+    #[arg(short, long, value_name = "WORDS")]
+    output: Option<String>,
     /// With -U: the time left in seconds, until the flow's next packet sets it anew
     #[arg(short = 't', long, value_name = "SECONDS")]
     timeout: Option<u32>,
@@ -65,8 +65,13 @@ struct Letters {
     ask: Ask,
 }
 
-fn output(text: &str) -> Result<Output, OutputError> {
-    Output::parse_letters(text)
+/// What `-o` says; conntrack takes words that it does not know for wrong ones (2), and words that do not go together for a
+/// failure (1).
+fn output(words: &str) -> Result<Output, Failure> {
+    Output::parse_letters(words).map_err(|error| match error {
+        OutputError::UnknownLetter(_) => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
+    })
 }
 
 /// Whether these arguments begin as `conntrack`'s do: with a letter or its long form, not with one of our subcommands.
@@ -102,7 +107,15 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
             return Err(Failure::Usage(format!("`{}` of conntrack is not here: {why}", argument.display())));
         }
     }
-    let letters = Letters::parse_from(arguments);
+    let letters = match Letters::try_parse_from(arguments) {
+        Ok(letters) => letters,
+        Err(error) => match with_command_in_front(arguments) {
+            Some(line) => {
+                return Err(Failure::Usage(format!("the command stands before its options: {line}")));
+            }
+            None => error.exit(),
+        },
+    };
     let refused =
         |option: &str| Failure::Usage(format!("Illegal option `--{option}' with this command: leave it out"));
     let Letters { output, timeout, filter, mark, kinds, ask, .. } = letters;
@@ -114,7 +127,7 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
         return Err(refused("event-mask"));
     }
     let given = output.is_some();
-    let output = output.unwrap_or_else(Output::letters);
+    let output = output.as_deref().map_or_else(|| Ok(Output::letters()), self::output)?;
     let voice = Voice::Letters;
     if letters.dump {
         return list::list(&ask, &filter, output, voice);
@@ -128,7 +141,9 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
     if letters.update {
         let change = Change { mark: filter.mark, timeout: timeout.map(|seconds| seconds.to_string()) };
         if change == Change::default() {
-            return Err(Failure::Usage("nothing to change: give -m MARK[/MASK] or -t SECONDS".to_owned()));
+            // As conntrack: no flow is another afterwards.
+            voice.say("0 flow entries have been updated.")?;
+            return Err(Failure::NothingMatched);
         }
         return edit::update(&ask, &Filter { mark: None, ..filter }, &change, output, voice);
     }
@@ -142,6 +157,21 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
         return edit::flush(&ask, voice);
     }
     counters(&ask)
+}
+
+/// The same words with a command of ours in front, where one of them is that and the line can then be read.
+fn with_command_in_front(arguments: &[OsString]) -> Option<String> {
+    let (program, words) = arguments.split_first()?;
+    let commands = Words::command();
+    let is_command =
+        |word: &OsString| word.to_str().is_some_and(|word| commands.find_subcommand(word).is_some());
+    let lines = (1..words.len()).filter(|&at| is_command(&words[at])).map(|at| {
+        let (options, command) = words.split_at(at);
+        [std::slice::from_ref(program), command, options].concat()
+    });
+    let line = lines.into_iter().find(|line| Words::try_parse_from(line).is_ok())?;
+    let words: Vec<_> = line[1..].iter().map(|word| word.to_string_lossy()).collect();
+    Some(format!("dpdk-conntrack {}", words.join(" ")))
 }
 
 /// `conntrack -S`: a line for each worker, in the place of a core.
@@ -211,6 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn options_before_a_command_are_told_where_they_stand() {
+        for (line, mended) in [
+            ("x --socket /s list", "list --socket /s"),
+            ("x --socket=list list -p tcp", "list -p tcp --socket=list"),
+            ("x --socket list list", "list --socket list"),
+            ("x --socket /s timeout set udp.stream 9", "timeout set udp.stream 9 --socket /s"),
+            ("x -o json -p tcp events", "events -o json -p tcp"),
+            ("x --config /c run", "run --config /c"),
+        ] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let mended = format!("dpdk-conntrack {mended}");
+            assert_eq!(with_command_in_front(&arguments).as_deref(), Some(&*mended), "{line}");
+            let said = run(&arguments).unwrap_err();
+            assert_eq!(said.code(Voice::Letters), 2);
+            assert!(said.to_string().ends_with(&mended), "{line}: {said}");
+        }
+        for line in ["x -L -s list", "x --socket list", "x -L stats --nothing", "x"] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(with_command_in_front(&arguments), None, "{line}");
+        }
+    }
+
+    #[test]
     fn letters_are_taken_as_conntrack_takes_them() {
         for line in [
             "x -L",
@@ -226,9 +279,7 @@ mod tests {
         ] {
             assert!(letters(line).is_ok(), "{line}: {}", letters(line).unwrap_err());
         }
-        for line in
-            ["x -p tcp", "x -L -D", "x -L expect", "x -L -o json", "x -L -p tpc", "x -L --mask-src 255.0.0.0"]
-        {
+        for line in ["x -p tcp", "x -L -D", "x -L expect", "x -L -p tpc", "x -L --mask-src 255.0.0.0"] {
             assert!(letters(line).is_err(), "{line}");
         }
     }

@@ -107,6 +107,16 @@ fn load(ask: &Ask, file: &Path) -> Done {
     for difference in &changed {
         writeln!(out, "{}: {} -> {}", difference.key, word(&difference.here), word(&difference.there))?;
     }
+    let is_end_of_counts =
+        |change: &Difference| change.key == "tracking.accounting" && change.there.as_deref() == Some("false");
+    if changed.iter().any(is_end_of_counts) {
+        // The kernel's default: whoever brings a kernel's settings has mostly not chosen it.
+        writeln!(
+            io::stderr(),
+            "dpdk-conntrack: {name}: nf_conntrack_acct is 0 there: packets and bytes are no longer counted, in lists and \
+             in flow records; load nf_conntrack_acct = 1 to have them counted again"
+        )?;
+    }
     Voice::Own.say(&format!("{lines} settings read, {} changed.", changed.len()))
 }
 

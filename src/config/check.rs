@@ -62,31 +62,7 @@ pub(super) fn config(file: &File) -> Checked<Config> {
 
 /// Applies a file that holds a single option, of those that concern tracking.
 pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Checked<()> {
-    let foreign = file.mode.is_some()
-        || file.workers.is_some()
-        || file.rss.is_some()
-        || file.policy_default.is_some()
-        || !file.port.is_empty()
-        || !file.policy.is_empty()
-        || !file.zone.is_empty()
-        || file.zones.limit.is_some()
-        || file.eal.cores.is_some()
-        || file.eal.memory.is_some()
-        || file.eal.hugepages.is_some()
-        || file.eal.raw.is_some()
-        || file.worker.core.is_some()
-        || file.worker.cores.is_some()
-        || file.worker.shares.is_some()
-        || file.worker.idle.is_some()
-        || file.expiry.budget.is_some()
-        || file.control.socket.is_some()
-        || file.control.http.is_some()
-        || file.control.token_file.is_some()
-        || file.control.reads.is_some()
-        || !file.control.hosts.is_empty()
-        || file.log.level.is_some()
-        || file.export.is_given();
-    if foreign {
+    if has_foreign_keys(file) {
         return Err(Problem::new(
             None,
             "this key does nothing here: only profile, tracking, tcp, udp, timeouts, sysctl and table keys, zones.by \
@@ -97,6 +73,62 @@ pub(super) fn tracking_option(options: &mut TrackingOptions, file: &File) -> Che
         options.settings = Settings::new(profile);
     }
     apply(options, file)
+}
+
+/// Whether a file has a key that means nothing to a tracker without ports. Each field is named here, so that a new one does
+/// not build before it has its place.
+fn has_foreign_keys(file: &File) -> bool {
+    let File {
+        profile: _,
+        tunnel: _,
+        table: _,
+        tracking: _,
+        tcp: _,
+        udp: _,
+        timeouts: _,
+        sysctl: _,
+        zones: ZonesFile { by: _, limit },
+        mode,
+        workers,
+        rss,
+        policy_default,
+        port,
+        policy,
+        zone,
+        eal: EalFile { cores: eal_cores, memory, hugepages, telemetry, raw },
+        worker: WorkerFile { core, cores, shares, idle },
+        expiry: ExpiryFile { budget },
+        control: ControlFile { socket, http, token_file, reads, hosts },
+        metrics: MetricsFile { node_compat },
+        export,
+        log: LogFile { level },
+    } = file;
+    limit.is_some()
+        || mode.is_some()
+        || workers.is_some()
+        || rss.is_some()
+        || policy_default.is_some()
+        || !port.is_empty()
+        || !policy.is_empty()
+        || !zone.is_empty()
+        || eal_cores.is_some()
+        || memory.is_some()
+        || hugepages.is_some()
+        || telemetry.is_some()
+        || raw.is_some()
+        || core.is_some()
+        || cores.is_some()
+        || shares.is_some()
+        || idle.is_some()
+        || budget.is_some()
+        || socket.is_some()
+        || http.is_some()
+        || token_file.is_some()
+        || reads.is_some()
+        || !hosts.is_empty()
+        || node_compat.is_some()
+        || export.is_given()
+        || level.is_some()
 }
 
 fn profile(file: &File) -> Option<Profile> {

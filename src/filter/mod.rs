@@ -22,7 +22,7 @@ pub struct Filter {
     pub family: Option<Family>,
     /// A name such as `tcp`, or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>, pattern = "^([a-zA-Z]{3,7}|icmpv6|[0-9]{1,3})$")]
+    #[param(value_type = Option<String>, pattern = "^([a-zA-Z]{2,7}|icmpv6|ipv6|l2tp|[0-9]{1,3})$")]
     pub proto: Option<Proto>,
     /// The original direction's source: an address, or a network such as `10.0.0.0/8`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -114,6 +114,22 @@ fn words_come_back_from_a_query_as_they_went() {
 }
 
 #[test]
+fn protocols_have_the_names_of_etc_protocols() {
+    let file = std::fs::read_to_string("/etc/protocols").expect("scripts/setup installs netbase");
+    let mut checked = 0;
+    for line in file.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(number)) = (words.next(), words.next()) else { continue };
+        // Most of them nobody meets.
+        if let Ok(Proto(known)) = name.parse() {
+            assert_eq!(known.to_string(), number, "{name}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 16, "all but icmpv6, which is ipv6-icmp there");
+}
+
+#[test]
 fn slips_are_refused_with_the_way_out() {
     for (fields, says) in [
         ("proto=tpc", "is no protocol"),

@@ -17,7 +17,8 @@ pub enum ValueError {
     #[error("`{0}` is no address family: give ipv4 or ipv6")]
     Family(String),
     #[error(
-        "`{0}` is no protocol: give icmp, icmpv6, tcp, udp, udplite, sctp, gre, or a number from 0 to 255"
+        "`{0}` is no protocol: give icmp, icmpv6, tcp, udp, udplite, sctp, gre, esp, ah, ospf, igmp, pim, vrrp, eigrp, l2tp, \
+         ipencap, ipv6, or a number from 0 to 255"
     )]
     Proto(String),
     #[error("`{0}` is no address: write it like 10.0.0.1, 2001:db8::1 or 10.0.0.0/8")]
@@ -94,8 +95,9 @@ impl fmt::Display for Family {
 #[serde(try_from = "String", into = "String")]
 pub struct Proto(pub u8);
 
-/// Names that `-p` takes; what has none is given by its number.
-const PROTOS: [(&str, u8); 7] = [
+/// Names that `-p` takes; what has none is given by its number. Behind those that are tracked by more than addresses stand
+/// names as /etc/protocols has them, where `conntrack` looks for the others.
+const PROTOS: [(&str, u8); 17] = [
     ("icmp", proto::ICMP),
     ("icmpv6", proto::ICMPV6),
     ("tcp", proto::TCP),
@@ -103,6 +105,16 @@ const PROTOS: [(&str, u8); 7] = [
     ("udplite", proto::UDPLITE),
     ("sctp", proto::SCTP),
     ("gre", proto::GRE),
+    ("igmp", 2),
+    ("ipencap", 4),
+    ("ipv6", 41),
+    ("esp", 50),
+    ("ah", 51),
+    ("eigrp", 88),
+    ("ospf", 89),
+    ("pim", 103),
+    ("vrrp", 112),
+    ("l2tp", 115),
 ];
 
 impl FromStr for Proto {

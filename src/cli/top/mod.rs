@@ -26,9 +26,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The longest that a key or a change of the window's size waits.
 const KEY_PERIOD: Duration = Duration::from_millis(50);
 
-/// The size of what is printed where there is no terminal.
-const ONCE_WIDTH: u16 = 80;
-const ONCE_HEIGHT: u16 = 60;
+/// The width of what is printed where there is no terminal: the longest name of a port fits.
+const ONCE_WIDTH: u16 = 96;
 
 /// Which appliance to watch.
 #[derive(Debug, Args)]
@@ -79,22 +78,19 @@ fn text(screen: &mut Screen) -> Result<String, Failure> {
     let mut text = String::new();
     for tab in Tab::ALL {
         screen.tab = tab;
-        let mut terminal = Terminal::new(TestBackend::new(ONCE_WIDTH, ONCE_HEIGHT))
+        let with_head = tab == Tab::Overview;
+        let height = view::part_height(screen, with_head);
+        let mut terminal = Terminal::new(TestBackend::new(ONCE_WIDTH, height))
             .map_err(|error| Failure::Failed(error.to_string()))?;
         let drawn = terminal
-            .draw(|frame| view::draw_part(frame, screen, tab == Tab::Overview))
+            .draw(|frame| view::draw_part(frame, screen, with_head))
             .map_err(|error| Failure::Failed(error.to_string()))?;
         let cells = drawn.buffer.content().chunks(usize::from(ONCE_WIDTH));
-        let lines = cells.map(|row| {
+        for row in cells {
             let line: String = row.iter().map(|cell| cell.symbol()).collect();
-            line.trim_end().to_owned()
-        });
-        let mut lines: Vec<String> = lines.collect();
-        while lines.last().is_some_and(String::is_empty) {
-            lines.pop();
+            text += line.trim_end();
+            text.push('\n');
         }
-        text += &lines.join("\n");
-        text.push('\n');
     }
     Ok(text)
 }

@@ -146,6 +146,59 @@ fn an_appliance_that_is_gone_is_told_and_its_last_numbers_stay() {
 }
 
 #[test]
+fn what_a_column_cannot_hold_is_shortened_openly_and_never_cut() {
+    let mut now = busy();
+    now.opened = tally(1_234_567_890_123, 0.0);
+    now.closed = tally(99_999_999_999, 0.0);
+    now.states = vec![state("icmpv6", "SHUTDOWN_ACK_SENT", 100_000_000)];
+    now.dropped = [("policy_new".to_owned(), tally(9_876_543_210_123, 0.0))].into();
+    now.workers[1].entries = 100_000_000;
+    now.ports[0].name = "a-name-of-thirty-two-characters!".to_owned();
+    now.ports[0].rx_missed.total = 12_345_678_901;
+    now.ports[0].rx_errors.total = 98_765_432;
+    now.ports[0].rx_bits_per_second = 123_456_789_012.0;
+    let mut screen = screen();
+    screen.hear(Ok(now));
+    let shown = lines(&screen, 80, 24);
+    has(&shown, &["new flows", " 1.2T │"]);
+    has(&shown, &["ended flows", " 99,999,999,999 │"]);
+    has(&shown, &["icmpv6  SHUTDOWN_ACK_SENT  100,000,000│"]);
+    screen.tab = Tab::Reasons;
+    has(&lines(&screen, 80, 24), &["policy_new", " 9.9T"]);
+    screen.tab = Tab::Workers;
+    has(&lines(&screen, 80, 24), &["│1 ", " 100,000,000 "]);
+    screen.tab = Tab::Ports;
+    has(&lines(&screen, 80, 24), &["│a-name-o…racters! up ", " 123.5G ", " 12.3G ", " 98.8M│"]);
+    let name = "│a-name-of-thirty-two-characters! ";
+    has(&lines(&screen, 100, 24), &[name]);
+    assert!(super::text(&mut screen).unwrap().contains(name), "on paper nothing is shortened");
+}
+
+#[test]
+fn paper_has_every_row_however_many_there_are() {
+    let many = |count: u64| {
+        (0..count).map(|number| (format!("reason_{number:03}"), tally(number + 1, 1.0))).collect()
+    };
+    let states = ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT"];
+    let mut now = busy();
+    now.states = (1..).zip(states).map(|(entries, name)| state("tcp", name, entries)).collect();
+    let others = ["udp", "udplite", "icmp", "icmpv6", "gre", "other"];
+    now.states.extend(others.map(|proto| state(proto, "", 4_000_000)));
+    now.dropped = many(90);
+    now.workers = (0..70).map(|worker| WorkerNow { worker, ..WorkerNow::default() }).collect();
+    let mut screen = screen();
+    screen.hear(Ok(now));
+    let text = super::text(&mut screen).unwrap();
+    assert!(!text.contains("more below"), "{text}");
+    for words in states.into_iter().chain(others).chain(["reason_000", "reason_089", "│69 "]) {
+        assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
+    // Rates beside 13 states, 91 reasons (one of INVALID), 70 workers, 2 ports and 20 talkers on two sides.
+    let rows = 2 + (13 + 3) + (91 + 3) + (70 + 3) + (2 + 3) + 2 * (20 + 3);
+    assert_eq!(text.lines().count(), rows, "{text}");
+}
+
+#[test]
 fn paper_has_every_part_and_no_empty_lines() {
     let text = super::text(&mut screen()).unwrap();
     for words in ["212,336 of 262,144", "New flows", "policy_new", "wan", "10.0.1.20", "10.0.2.20"] {

@@ -10,16 +10,23 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Table, Tabs};
 
 use super::screen::{Screen, Tab};
+use crate::control::schema::StateEntries;
 use crate::control::schema::overview::{Forecast, Overview, PortNow, Talker, Tally, WorkerNow};
 
 /// From these shares of the table on it is told in another colour, as the log warns.
 const WARN: f64 = 0.8;
 const ALARM: f64 = 0.95;
 
+/// The lines of the head.
+const HEAD: u16 = 2;
+
+/// The lines of a table beside its rows: the frame and the names of the columns.
+const FRAME: u16 = 3;
+
 /// The whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let [head, tabs, body, keys] = Layout::vertical([
-        Constraint::Length(2),
+        Constraint::Length(HEAD),
         Constraint::Length(1),
         Constraint::Min(1),
         Constraint::Length(1),
@@ -37,31 +44,38 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     frame.render_widget(Paragraph::new(said).style(Modifier::DIM), keys);
 }
 
-/// One tab below another, for paper.
+/// One tab below another, for paper: all of its rows. The talkers have a part of their own there.
 pub(super) fn draw_part(frame: &mut Frame<'_>, screen: &Screen, with_head: bool) {
-    let height = if with_head { 2 } else { 0 };
-    let [head, body] =
-        Layout::vertical([Constraint::Length(height), Constraint::Length(paper_height(screen))])
-            .areas(frame.area());
+    let height = if with_head { HEAD } else { 0 };
+    let [head, body] = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(frame.area());
     if with_head {
         draw_head(frame, screen, head);
     }
-    draw_body(frame, screen, body);
+    match (screen.tab, &screen.latest) {
+        (Tab::Overview, Some(now)) => draw_rates_and_states(frame, screen, now, body),
+        _ => draw_body(frame, screen, body),
+    }
 }
 
-/// The lines that a tab needs to show all of its rows, as far as there is paper.
-fn paper_height(screen: &Screen) -> u16 {
-    let Some(now) = &screen.latest else { return 1 };
-    let rows = match screen.tab {
-        Tab::Overview => 13 + 7,
-        Tab::Reasons => reasons(now, "rate").len() + 3,
-        Tab::Workers => now.workers.len() + 3,
-        Tab::Ports => now.ports.len() + 3,
+/// The lines that [`draw_part`] needs.
+pub(super) fn part_height(screen: &Screen, with_head: bool) -> u16 {
+    let head = if with_head { HEAD } else { 0 };
+    let Some(now) = &screen.latest else { return head };
+    let body = match screen.tab {
+        Tab::Overview => table_height(rates(now).len().max(states(now, screen.order()).len())),
+        Tab::Reasons => table_height(reasons(now, screen.order()).len()),
+        Tab::Workers => table_height(now.workers.len()),
+        Tab::Ports => table_height(now.ports.len()),
         Tab::Talkers => {
-            2 * (now.top.as_ref().map_or(0, |top| top.sources.len().max(top.destinations.len())) + 3)
+            let rows = now.top.as_ref().map_or(0, |top| top.sources.len().max(top.destinations.len()));
+            table_height(rows).saturating_mul(2)
         }
     };
-    u16::try_from(rows).unwrap_or(u16::MAX)
+    head.saturating_add(body)
+}
+
+fn table_height(rows: usize) -> u16 {
+    u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(FRAME)
 }
 
 fn draw_head(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
@@ -118,7 +132,7 @@ fn draw_body(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
         Tab::Overview => draw_overview(frame, screen, now, area),
         Tab::Reasons => {
             let rows = reasons(now, screen.order()).into_iter().map(|(what, reason, tally)| {
-                [what.to_owned(), reason.to_owned(), short(tally.per_second), whole(tally.total)]
+                [what.to_owned(), reason.to_owned(), short(tally.per_second), within(tally.total, 16)]
             });
             let widths = [12, 30, 12, 16].map(Constraint::Length);
             let head = ["what", "reason", "a second", "since start"];
@@ -127,13 +141,19 @@ fn draw_body(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
         Tab::Workers => {
             let rows =
                 sorted(&now.workers, |a, b| by_worker(screen.order(), a, b)).into_iter().map(worker_row);
-            let widths = [8, 10, 7, 10, 10, 10, 10, 8].map(Constraint::Length);
+            let widths = [8, 11, 7, 8, 8, 8, 8, 9].map(Constraint::Length);
             let head = ["worker", "flows", "busy", "rx/s", "tx/s", "new/s", "handed/s", "lag"];
             draw_rows(frame, area, "Workers", 1, head, widths, rows, screen.above);
         }
         Tab::Ports => {
-            let rows = sorted(&now.ports, |a, b| by_port(screen.order(), a, b)).into_iter().map(port_row);
-            let widths = [12, 6, 9, 10, 9, 10, 9, 9].map(Constraint::Length);
+            let numbers = [4, 7, 8, 7, 8, 11, 9];
+            // The frame, the other columns and the gap before each.
+            let taken = 2 + numbers.iter().map(|width| width + 1).sum::<u16>();
+            let room = usize::from(area.width.saturating_sub(taken));
+            let rows = sorted(&now.ports, |a, b| by_port(screen.order(), a, b));
+            let rows = rows.into_iter().map(|port| port_row(port, room));
+            let [link, rx, rx_bits, tx, tx_bits, missed, errors] = numbers.map(Constraint::Length);
+            let widths = [Constraint::Fill(1), link, rx, rx_bits, tx, tx_bits, missed, errors];
             let head = ["port", "link", "rx/s", "rx bit/s", "tx/s", "tx bit/s", "missed", "errors"];
             draw_rows(frame, area, "Ports", 2, head, widths, rows, screen.above);
         }
@@ -142,16 +162,34 @@ fn draw_body(frame: &mut Frame<'_>, screen: &Screen, area: Rect) {
 }
 
 fn draw_overview(frame: &mut Frame<'_>, screen: &Screen, now: &Overview, area: Rect) {
-    let [above, below] = Layout::vertical([Constraint::Min(12), Constraint::Length(7)]).areas(area);
-    let halves = [Constraint::Fill(1), Constraint::Fill(1)];
-    let [left, right] = Layout::horizontal(halves).areas(above);
+    let above = table_height(rates(now).len());
+    let [above, below] = Layout::vertical([Constraint::Min(above), Constraint::Length(7)]).areas(area);
+    draw_rates_and_states(frame, screen, now, above);
+    let [left, right] = Layout::horizontal(HALVES).areas(below);
+    let (sources, destinations) = talkers(now, "flows");
+    draw_addresses(frame, left, "Top sources", sources, 0);
+    draw_addresses(frame, right, "Top destinations", destinations, 0);
+}
+
+const HALVES: [Constraint; 2] = [Constraint::Fill(1), Constraint::Fill(1)];
+
+fn draw_rates_and_states(frame: &mut Frame<'_>, screen: &Screen, now: &Overview, area: Rect) {
+    let [left, right] = Layout::horizontal(HALVES).areas(area);
+    let widths = [12, 9, 14].map(Constraint::Length);
+    draw_rows(frame, left, "Rates", 1, ["", "a second", "since start"], widths, rates(now).into_iter(), 0);
+    let widths = [7, 18, 11].map(Constraint::Length);
+    let rows = states(now, screen.order()).into_iter();
+    draw_rows(frame, right, "States", 2, ["proto", "state", "flows"], widths, rows, screen.above);
+}
+
+/// What happens, how often, and how often since the start.
+fn rates(now: &Overview) -> Vec<[String; 3]> {
     let sum = |tallies: &BTreeMap<String, Tally>| {
         tallies.values().fold(Tally::default(), |sum, tally| Tally {
             total: sum.total + tally.total,
             per_second: sum.per_second + tally.per_second,
         })
     };
-    let bits = Tally { total: now.rx_bytes.total, per_second: now.rx_bytes.per_second * 8.0 };
     let rows = [
         ("new flows", now.opened),
         ("ended flows", now.closed),
@@ -163,28 +201,25 @@ fn draw_overview(frame: &mut Frame<'_>, screen: &Screen, now: &Overview, area: R
         ("lost", sum(&now.lost)),
     ];
     let mut rows: Vec<_> =
-        rows.map(|(name, tally)| [name.to_owned(), short(tally.per_second), whole(tally.total)]).into();
+        rows.map(|(name, tally)| [name.to_owned(), short(tally.per_second), within(tally.total, 14)]).into();
     // Bits a second and bytes since the start, as ports are told.
-    rows.insert(3, ["  bits/bytes".to_owned(), short(bits.per_second), short(bits.total as f64)]);
-    let widths = [12, 9, 14].map(Constraint::Length);
-    draw_rows(frame, left, "Rates", 1, ["", "a second", "since start"], widths, rows.into_iter(), 0);
+    let bits = now.rx_bytes.per_second * 8.0;
+    rows.insert(3, ["  bits/bytes".to_owned(), short(bits), short(now.rx_bytes.total as f64)]);
+    rows
+}
 
+/// Protocol, state and flows, of states that have any.
+fn states(now: &Overview, order: &str) -> Vec<[String; 3]> {
     let mut states: Vec<_> = now.states.iter().filter(|state| state.entries > 0).collect();
-    match screen.order() {
+    match order {
         "name" => states.sort_by(|a, b| (&a.proto, &a.state).cmp(&(&b.proto, &b.state))),
         _ => states.sort_by_key(|state| std::cmp::Reverse(state.entries)),
     }
-    let rows = states.into_iter().map(|state| {
+    let row = |state: &StateEntries| {
         let name = if state.state.is_empty() { "-".to_owned() } else { state.state.clone() };
         [state.proto.clone(), name, whole(state.entries)]
-    });
-    let widths = [8, 18, 10].map(Constraint::Length);
-    draw_rows(frame, right, "States", 2, ["proto", "state", "flows"], widths, rows, screen.above);
-
-    let [left, right] = Layout::horizontal(halves).areas(below);
-    let (sources, destinations) = talkers(now, "flows");
-    draw_addresses(frame, left, "Top sources", sources, 0);
-    draw_addresses(frame, right, "Top destinations", destinations, 0);
+    };
+    states.into_iter().map(row).collect()
 }
 
 fn draw_talkers(frame: &mut Frame<'_>, screen: &Screen, now: &Overview, area: Rect) {
@@ -233,8 +268,7 @@ fn draw_rows<const N: usize>(
     above: usize,
 ) {
     let rows: Vec<_> = rows.collect();
-    // The frame and the head.
-    let room = usize::from(area.height.saturating_sub(3));
+    let room = usize::from(area.height.saturating_sub(FRAME));
     let above = above.min(rows.len().saturating_sub(room));
     let hidden = rows.len().saturating_sub(above + room);
     let title = if hidden > 0 { format!("{title} ({hidden} more below)") } else { title.to_owned() };
@@ -308,21 +342,22 @@ fn by_port(order: &str, a: &PortNow, b: &PortNow) -> Ordering {
     }
 }
 
-fn port_row(port: &PortNow) -> [String; 8] {
+/// With its name in so many characters.
+fn port_row(port: &PortNow, room: usize) -> [String; 8] {
     let link = match port.up {
         Some(true) => "up",
         Some(false) => "down",
         None => "-",
     };
     [
-        port.name.clone(),
+        fitted(&port.name, room),
         link.to_owned(),
         short(port.rx_packets_per_second),
         short(port.rx_bits_per_second),
         short(port.tx_packets_per_second),
         short(port.tx_bits_per_second),
-        whole(port.rx_missed.total + port.rx_nombuf.total),
-        whole(port.rx_errors.total + port.tx_errors.total),
+        within(port.rx_missed.total + port.rx_nombuf.total, 11),
+        within(port.rx_errors.total + port.tx_errors.total, 9),
     ]
 }
 
@@ -332,7 +367,7 @@ fn sorted<T>(rows: &[T], compare: impl Fn(&T, &T) -> Ordering) -> Vec<&T> {
     rows
 }
 
-/// An address in so many characters: what is left out is in the middle, and seen to be.
+/// A name or an address in so many characters: what is left out is in the middle, and seen to be.
 fn fitted(address: &str, room: usize) -> String {
     if address.len() <= room {
         return address.to_owned();
@@ -365,6 +400,12 @@ fn whole(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number with its thousands apart, or in short where a column of so many characters would cut it.
+fn within(number: u64, room: usize) -> String {
+    let text = whole(number);
+    if text.len() <= room { text } else { short(number as f64) }
 }
 
 /// `3 min`, `2 h 5 min`, `5 d 3 h`.
