@@ -262,6 +262,44 @@ fn reads_need_the_token_where_it_is_said_and_beyond_loopback() {
 }
 
 #[test]
+fn a_trace_needs_the_token_over_tcp_wherever_other_reads_are_open() {
+    for more in ["", WITH_TOKEN] {
+        let doors = doors(&[], more);
+        let basic =
+            "Authorization: Basic bWU6MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm";
+        for path in ["/v1/trace", "/v1/trace?secs=3600", "/v1/trace?dport=53&secs=3600&count=1000000"] {
+            for method in ["GET", "HEAD"] {
+                for shown in ["X-No: token", basic] {
+                    let (status, answer) = doors.ask(method, path, &[shown], "");
+                    assert_eq!(status, 401, "{method} {path} {shown}: {answer}");
+                    let ways: Vec<_> = answer
+                        .lines()
+                        .filter(|line| line.to_ascii_lowercase().starts_with("www-authenticate:"))
+                        .collect();
+                    assert!(
+                        matches!(ways[..], [way] if way.contains("Bearer")),
+                        "a browser has nothing to ask its user for: {answer}"
+                    );
+                }
+            }
+        }
+        assert_eq!(doors.ask("GET", "/v1/dropped?nonsense=1", &[], "").0, 400, "other reads are open");
+        // None of them took the one turn: the operator's trace begins at once.
+        let socket = doors.daemon.socket();
+        assert_eq!(request(&socket, "GET", "/v1/trace?secs=0.05", "").unwrap().0, 200);
+        if !more.is_empty() {
+            let linked = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: document", &bearer()];
+            assert_eq!(doors.ask("GET", "/v1/trace", &linked, "").0, 403, "another site's link");
+            assert_eq!(doors.ask("GET", "/v1/trace?secs=0.05", &[&bearer()], "").0, 200);
+        }
+        assert_eq!(
+            doors.daemon.log().matches("packets are followed").count(),
+            1 + usize::from(!more.is_empty())
+        );
+    }
+}
+
+#[test]
 fn a_missing_token_is_made_and_never_told() {
     let doors = doors(&[], "token_file = \"DIR/made\"\n");
     let path = doors.daemon.folder.path().join("made");

@@ -223,7 +223,7 @@ impl Workers {
         self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
     }
 
-    /// Packets that were meant and not followed, since the start.
+    /// Packets that were not followed, or not looked at, because there were too many, since the start.
     pub(super) fn unfollowed(&self) -> u64 {
         let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unfollowed();
         self.lines.iter().map(count).sum()

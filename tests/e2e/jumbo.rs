@@ -18,7 +18,8 @@ fn streams_of_jumbo_frames_arrive(wires: &Wires) {
             stream::receive(&server, 7, 10 << 20);
         });
     }
-    let stats = wires.appliance.await_stats("both streams", |stats| stats["rx_bytes"].as_u64() > Some(20 << 20));
+    let stats =
+        wires.appliance.await_stats("both streams", |stats| stats["rx_bytes"].as_u64() > Some(20 << 20));
     let (packets, bytes) = (stats["rx_packets"].as_u64().unwrap(), stats["rx_bytes"].as_u64().unwrap());
     assert!(bytes / packets > 1_600, "segments were not jumbo ones: {bytes} in {packets}");
     assert_eq!(stats["rx_refused"], 0, "{stats:#}");

@@ -66,7 +66,8 @@ const PARTS: [Part; BOUNDS.len()] = {
     let (mut at, mut number) = (0, 1);
     while at < BOUNDS.len() {
         let (first, step, how_many) = BOUNDS[at];
-        parts[at] = Part { first: first * PER_SECOND, step: step * PER_SECOND, how_many: how_many as u32, number };
+        parts[at] =
+            Part { first: first * PER_SECOND, step: step * PER_SECOND, how_many: how_many as u32, number };
         number += how_many as u32;
         at += 1;
     }
@@ -217,8 +218,10 @@ impl Pauses {
     pub(super) fn end(&mut self, now: Tick, flow: FlowIndex, l4: u8, head: Head) {
         let Some((key, silent)) = self.silence(now, head) else { return };
         let pause = Longest { kind: Kind::of(l4, head, key).0, length: length_of(silent) };
-        let (Some(line), Some(place)) =
-            (self.longest.get(flow.0 as usize), self.ended.get_mut(self.waiting)) else { return };
+        let (Some(line), Some(place)) = (self.longest.get(flow.0 as usize), self.ended.get_mut(self.waiting))
+        else {
+            return;
+        };
         if pause.length > 0 {
             prefetch(line, PrefetchHint::T0);
             *place = Ended { flow, pause };
@@ -323,7 +326,9 @@ mod tests {
 
     #[test]
     fn a_pause_has_the_last_length_that_it_reaches() {
-        for silent in SHORTEST.iter().flat_map(|&bound| [bound.saturating_sub(1), bound, bound + 1]).chain([u32::MAX]) {
+        for silent in
+            SHORTEST.iter().flat_map(|&bound| [bound.saturating_sub(1), bound, bound + 1]).chain([u32::MAX])
+        {
             let reached = SHORTEST[1..].iter().filter(|&&bound| bound <= silent).count();
             assert_eq!(usize::from(length_of(silent)), reached, "{silent}");
         }
