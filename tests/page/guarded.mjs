@@ -94,8 +94,9 @@ try {
 
   // As it may stand in a bookmark: the browser takes the password out of it.
   const fresh = await (await browser.newContext()).newPage();
+  fresh.setDefaultTimeout(15_000);
   await fresh.goto(url.replace("//", `//me:${token}@`));
-  await fresh.locator("#live[data-state=live]").waitFor({ timeout: 15_000 });
+  await fresh.locator("#live[data-state=live]").waitFor();
   said("an address with the token in it works too");
 } catch (error) {
   await page.screenshot({ path: `${folder}/guarded-failed.png`, fullPage: true }).catch(() => {});
