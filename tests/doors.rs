@@ -494,6 +494,63 @@ fn a_crowd_of_silent_connections_keeps_nobody_out_and_costs_little() {
 }
 
 #[test]
+fn streams_without_end_keep_nobody_out_and_who_showed_the_token_goes_on() {
+    let doors = doors(&[], WITH_TOKEN);
+    let stream = |more: &str| {
+        let mut stream = doors.tcp();
+        let head = format!("GET /v1/overview/stream HTTP/1.1\r\nHost: {}\r\n{more}\r\n", doors.addr);
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).expect("the newcomer is answered");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        stream
+    };
+    let mut known = stream(&format!("{}\r\n", bearer()));
+    let crowd: Vec<TcpStream> = (0..200).map(|_| stream("")).collect();
+    for _ in 0..20 {
+        assert_eq!(doors.ask("GET", "/metrics", &[], "").0, 200);
+    }
+    // Three seconds' worth, and no end.
+    known.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (mut text, mut room) = (Vec::new(), [0; 4096]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let read = known.read(&mut room).expect("it goes on");
+        assert!(read > 0, "it was ended: {}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&room[..read]);
+    }
+    assert!(String::from_utf8_lossy(&text).matches("data: ").count() >= 3);
+    drop(crowd);
+}
+
+#[test]
+fn listings_that_nobody_reads_hold_little_memory_and_the_socket_lists_meanwhile() {
+    let frames: Vec<_> = (1..=30_000).map(|port| udp(1, 2, port, 53)).collect();
+    let doors = doors(&frames, WITH_TOKEN);
+    doors.daemon.wait("/v1/stats", |stats| stats["entries"] == 30_000);
+    let before = doors.resident_kib();
+    let crowd: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let tcp = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            tcp.set_recv_buffer_size(4096).unwrap();
+            tcp.connect(&doors.addr.into()).unwrap();
+            let mut tcp = TcpStream::from(tcp);
+            write!(tcp, "GET /v1/flows HTTP/1.1\r\nHost: {}\r\n\r\n", doors.addr).unwrap();
+            tcp
+        })
+        .collect();
+    let begun = Instant::now();
+    let (status, listing) = request(&doors.daemon.socket(), "GET", "/v1/flows", "").unwrap();
+    assert_eq!((status, listing.lines().count()), (200, 30_000));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    std::thread::sleep(Duration::from_secs(3));
+    // A page of 4096 flows and three parts of 64 KiB for each.
+    let held = doors.resident_kib() - before;
+    assert!(held < 160 << 10, "{held} KiB for {} who read nothing", crowd.len());
+    drop(crowd);
+}
+
+#[test]
 fn who_reads_nothing_of_a_listing_is_given_up() {
     let frames: Vec<_> = (1..=30_000).map(|port| udp(1, 2, port, 53)).collect();
     let doors = doors(&frames, WITH_TOKEN);

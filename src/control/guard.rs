@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::places::Standing;
 use super::routes::problem;
 use super::token::Token;
 use crate::config::Reads;
@@ -83,8 +84,8 @@ pub(super) fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 const STRANGE_PATH: &str = "the path is not in its plain form: write it without %, //, . and ..";
 
 impl Guard {
-    /// `local` is the address that the client reached.
-    pub(super) fn check<B>(&self, local: IpAddr, request: &Request<B>) -> Result<(), Refusal> {
+    /// `local` is the address that the client reached. Gives whether the token was shown.
+    pub(super) fn check<B>(&self, local: IpAddr, request: &Request<B>) -> Result<Standing, Refusal> {
         let host = host(request).map_err(|said| Refusal::new(StatusCode::BAD_REQUEST, said))?;
         // A page of another site whose name was made to lead here comes with that name. threats: DNS rebinding
         if !self.is_ours(&host, local) {
@@ -131,7 +132,7 @@ impl Guard {
         })
     }
 
-    fn authorize<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    fn authorize<B>(&self, request: &Request<B>) -> Result<Standing, Refusal> {
         let weighty = is_weighty(request);
         let shown = shown(request);
         let right = match (&shown, &self.token) {
@@ -143,7 +144,9 @@ impl Guard {
             (Shown::Nonsense, Some(_)) => false,
         };
         if right {
-            return Ok(());
+            // Without a token there is nothing to know anybody by, whatever was shown.
+            let known = self.token.is_some() && !matches!(shown, Shown::Nothing);
+            return Ok(if known { Standing::Known } else { Standing::Anybody });
         }
         let said = match (&shown, &self.token) {
             (_, None) => {
@@ -245,9 +248,7 @@ mod tests {
             request = request.header(name, value);
         }
         let local = IpAddr::from([127, 0, 0, 1]);
-        guard
-            .check(local, &request.body(()).unwrap())
-            .map_or_else(|refused| refused.status.as_u16(), |()| 200)
+        guard.check(local, &request.body(()).unwrap()).map_or_else(|refused| refused.status.as_u16(), |_| 200)
     }
 
     #[test]
