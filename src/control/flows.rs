@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use conntrack::event::FlowView;
 use conntrack::tracker::{Edit, NewMark};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
@@ -161,6 +162,8 @@ async fn pages(
     edit: Option<Edit>,
     parts: &mpsc::Sender<std::io::Result<Bytes>>,
 ) -> Result<Option<usize>, NoAnswer> {
+    let seed = state.appliance.config.export.community_id_seed;
+    let told = |view: &FlowView| Flow::new(view, state.classic).identified(view, seed);
     let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
     let mut count = 0;
     while page.from.is_some() {
@@ -171,7 +174,7 @@ async fn pages(
         page = filled;
         let meant = page.flows.iter().filter(|flow| filter.matches(flow));
         let read = match edit {
-            None => write_out(meant, state, parts).await,
+            None => write_out(meant.map(told), parts).await,
             Some(edit) => {
                 let flows: Vec<FlowView> = meant.copied().collect();
                 if flows.is_empty() {
@@ -182,7 +185,7 @@ async fn pages(
                     return Ok(None);
                 };
                 count += edits.done;
-                write_out(edits.flows.iter().take(edits.done), state, parts).await
+                write_out(edits.flows.iter().take(edits.done).map(told), parts).await
             }
         };
         if !read {
@@ -192,16 +195,14 @@ async fn pages(
     Ok(Some(count))
 }
 
-/// Writes flows out as their reader takes them; false if the listing ends here.
-async fn write_out(
-    flows: impl Iterator<Item = &FlowView>,
-    state: &State,
+/// Writes lines out as their reader takes them; false if the listing ends here.
+async fn write_out<T: Serialize>(
+    lines: impl Iterator<Item = T>,
     parts: &mpsc::Sender<std::io::Result<Bytes>>,
 ) -> bool {
-    let seed = state.appliance.config.export.community_id_seed;
     let mut text = Vec::new();
-    for view in flows {
-        write_line(&mut text, &Flow::new(view, state.classic).identified(view, seed));
+    for line in lines {
+        write_line(&mut text, &line);
         if text.len() >= PART_BYTES
             && !send_part(parts, std::mem::take(&mut text).into(), READER_PATIENCE).await
         {
@@ -234,7 +235,40 @@ async fn break_off(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_listing_is_written_out_as_it_is_read_and_no_further() {
+        let (parts, mut receiver) = mpsc::channel(PARTS);
+        let (line, written) = ("x".repeat(400), AtomicUsize::new(0));
+        let page = (0..PAGE_FLOWS).map(|_| {
+            written.fetch_add(1, Ordering::Relaxed);
+            line.as_str()
+        });
+        let talk = async move {
+            let whole = write_out(page, &parts).await;
+            drop(parts);
+            whole
+        };
+        // Quotes and a line break come with each.
+        let bytes = line.len() + 3;
+        let listen = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let waiting = written.load(Ordering::Relaxed) * bytes;
+            assert!(
+                waiting <= (PARTS + 1) * (PART_BYTES + bytes),
+                "{waiting} bytes for one who does not read"
+            );
+            let mut read = 0;
+            while let Some(part) = receiver.recv().await {
+                read += part.unwrap().len();
+            }
+            assert_eq!(read, PAGE_FLOWS * bytes);
+        };
+        assert!(tokio::join!(talk, listen).0, "it was read to its end");
+    }
 
     #[tokio::test]
     async fn a_reader_that_was_given_up_sees_that_the_listing_broke_off() {
