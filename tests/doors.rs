@@ -262,6 +262,44 @@ fn reads_need_the_token_where_it_is_said_and_beyond_loopback() {
 }
 
 #[test]
+fn a_trace_needs_the_token_over_tcp_wherever_other_reads_are_open() {
+    for more in ["", WITH_TOKEN] {
+        let doors = doors(&[], more);
+        let basic =
+            "Authorization: Basic bWU6MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm";
+        for path in ["/v1/trace", "/v1/trace?secs=3600", "/v1/trace?dport=53&secs=3600&count=1000000"] {
+            for method in ["GET", "HEAD"] {
+                for shown in ["X-No: token", basic] {
+                    let (status, answer) = doors.ask(method, path, &[shown], "");
+                    assert_eq!(status, 401, "{method} {path} {shown}: {answer}");
+                    let ways: Vec<_> = answer
+                        .lines()
+                        .filter(|line| line.to_ascii_lowercase().starts_with("www-authenticate:"))
+                        .collect();
+                    assert!(
+                        matches!(ways[..], [way] if way.contains("Bearer")),
+                        "a browser has nothing to ask its user for: {answer}"
+                    );
+                }
+            }
+        }
+        assert_eq!(doors.ask("GET", "/v1/dropped?nonsense=1", &[], "").0, 400, "other reads are open");
+        // None of them took the one turn: the operator's trace begins at once.
+        let socket = doors.daemon.socket();
+        assert_eq!(request(&socket, "GET", "/v1/trace?secs=0.05", "").unwrap().0, 200);
+        if !more.is_empty() {
+            let linked = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: document", &bearer()];
+            assert_eq!(doors.ask("GET", "/v1/trace", &linked, "").0, 403, "another site's link");
+            assert_eq!(doors.ask("GET", "/v1/trace?secs=0.05", &[&bearer()], "").0, 200);
+        }
+        assert_eq!(
+            doors.daemon.log().matches("packets are followed").count(),
+            1 + usize::from(!more.is_empty())
+        );
+    }
+}
+
+#[test]
 fn a_missing_token_is_made_and_never_told() {
     let doors = doors(&[], "token_file = \"DIR/made\"\n");
     let path = doors.daemon.folder.path().join("made");
@@ -481,6 +519,36 @@ fn a_crowd_of_silent_connections_keeps_nobody_out_and_costs_little() {
     assert!(took[10] < Duration::from_millis(50), "half of the answers took longer than {:?}", took[10]);
     assert!(doors.file_descriptors() <= files + 130, "{} descriptors more", doors.file_descriptors() - files);
     assert!(doors.resident_kib() < memory + (32 << 10), "from {memory} to {} KiB", doors.resident_kib());
+    drop(crowd);
+}
+
+#[test]
+fn streams_without_end_keep_nobody_out_and_who_showed_the_token_goes_on() {
+    let doors = doors(&[], WITH_TOKEN);
+    let stream = |more: &str| {
+        let mut stream = doors.tcp();
+        let head = format!("GET /v1/overview/stream HTTP/1.1\r\nHost: {}\r\n{more}\r\n", doors.addr);
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).expect("the newcomer is answered");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        stream
+    };
+    let mut known = stream(&format!("{}\r\n", bearer()));
+    let crowd: Vec<TcpStream> = (0..200).map(|_| stream("")).collect();
+    for _ in 0..20 {
+        assert_eq!(doors.ask("GET", "/metrics", &[], "").0, 200);
+    }
+    // Three seconds' worth, and no end.
+    known.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (mut text, mut room) = (Vec::new(), [0; 4096]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let read = known.read(&mut room).expect("it goes on");
+        assert!(read > 0, "it was ended: {}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&room[..read]);
+    }
+    assert!(String::from_utf8_lossy(&text).matches("data: ").count() >= 3);
     drop(crowd);
 }
 

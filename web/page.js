@@ -28,7 +28,8 @@ class Refused extends Error {
 }
 
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, cache: "no-store" });
+  // A path alone would be read beside the page's address, in which a bookmark may hold the token: that is refused.
+  const answer = await fetch(new URL(path, location.origin), { ...options, cache: "no-store" });
   if (answer.ok) return answer;
   const body = await answer.text();
   let message = body;
@@ -444,7 +445,8 @@ async function apply() {
   const given = token || $("token").value.trim();
   const headers = { "Content-Type": "application/json", ...(given && { Authorization: `Bearer ${given}` }) };
   try {
-    const put = await ask("/v1/timeouts", { method: "PUT", headers, body: JSON.stringify(asked) });
+    // Without `omit` the browser adds what it was given for looking, and forgets that once a change is refused.
+    const put = await ask("/v1/timeouts", { method: "PUT", credentials: "omit", headers, body: JSON.stringify(asked) });
     const row = await put.json();
     // One that was accepted is kept, so that it is asked for once.
     token = given;

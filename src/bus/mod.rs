@@ -38,7 +38,7 @@ struct Queues {
     /// INVALID and dropped packets of which there is no record.
     unrecorded: AtomicU64,
     followed: Ring<Sighting>,
-    /// Packets that were meant and not followed, because there were too many.
+    /// Packets that passed without a look, because too many had been followed.
     unfollowed: AtomicU64,
     /// Those of the events that `events` refused that told of a flow's end.
     ends_refused: AtomicU64,
@@ -112,7 +112,7 @@ impl ControlEnd {
         self.0.followed.pop()
     }
 
-    /// Packets that were meant and not followed, since the start.
+    /// Packets that were not followed, or not looked at, because there were too many, since the start.
     pub fn unfollowed(&self) -> u64 {
         self.0.followed.refused() + self.0.unfollowed.load(Ordering::Relaxed)
     }
@@ -179,7 +179,7 @@ impl WorkerEnd {
         let _ = self.0.followed.push(told);
     }
 
-    /// Counts packets that were meant and are not followed.
+    /// Counts packets that passed without a look, because too many had been followed.
     pub fn leave_unfollowed(&self, packets: u64) {
         self.0.unfollowed.fetch_add(packets, Ordering::Relaxed);
     }

@@ -90,7 +90,8 @@ impl DroppedWords {
             }
         };
         let path = with("/v1/dropped", filter, if self.past { &["past=true"] } else { &[] });
-        let mut printer = Printer::new(layout, |packet| RecordLine(packet).to_string());
+        let mut printer =
+            Printer::new(layout, "too many to tell each", |packet| RecordLine(packet).to_string());
         let client = Client::new(&ask.socket)?;
         let mut left = self.count;
         let ended = client.lines_while(&path, self.patience, |line| printer.more(&line, &mut left))?;
@@ -104,7 +105,9 @@ impl TraceWords {
         let filter = filter.with_mark(mark)?;
         let secs = patience.as_secs_f64();
         let path = with("/v1/trace", &filter, &[&format!("count={count}"), &format!("secs={secs}")]);
-        let mut printer = Printer::new(form.output, |packet| Story(packet).to_string());
+        // Which of them were meant nobody has looked at.
+        let mut printer =
+            Printer::new(form.output, "too many to look at each", |packet| Story(packet).to_string());
         let client = Client::new(&ask.socket)?;
         // The appliance counts: it also knows which lines are one packet's.
         let ended = client.lines_while(&path, None, |line| printer.more(&line, &mut None))?;
@@ -126,13 +129,15 @@ fn with(path: &str, filter: &Filter, more: &[&str]) -> String {
 /// Prints packets as they come.
 struct Printer<W: Fn(&Packet) -> String> {
     layout: Layout,
+    /// What kept the others from being told.
+    why_untold: &'static str,
     words: W,
     shown: u64,
 }
 
 impl<W: Fn(&Packet) -> String> Printer<W> {
-    fn new(layout: Layout, words: W) -> Self {
-        Self { layout, words, shown: 0 }
+    fn new(layout: Layout, why_untold: &'static str, words: W) -> Self {
+        Self { layout, why_untold, words, shown: 0 }
     }
 
     /// Prints one; gives whether more are wanted.
@@ -142,8 +147,8 @@ impl<W: Fn(&Packet) -> String> Printer<W> {
             && self.layout != Layout::JsonLines
         {
             let why = match line {
-                PacketLine::Lost { .. } => "were lost here: read faster",
-                _ => "more are not told: there were too many to tell each",
+                PacketLine::Lost { .. } => "were lost here: read faster".to_owned(),
+                _ => format!("more are not told: there were {}", self.why_untold),
             };
             writeln!(io::stderr(), "dpdk-conntrack: {count} packets {why}")?;
             return Ok(true);

@@ -14,7 +14,7 @@ use utoipa::openapi::{Components, Content, OpenApi as Document, Ref, Response as
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::schema::Problem;
-use super::{State, routes};
+use super::{State, guard, routes};
 
 /// The scheme's name in the document.
 const TOKEN: &str = "token";
@@ -24,8 +24,8 @@ const TOKEN: &str = "token";
     info(
         title = "dpdk-conntrack",
         description = "Connection tracking on DPDK: what is tracked, and how it is tuned while traffic runs. \
-                       Over the unix socket nothing is asked of a client; over TCP every write needs the token, and \
-                       reads need it where `control.reads` says so."
+                       Over the unix socket nothing is asked of a client; over TCP every write needs the token, so does \
+                       a trace, which costs the packets, and other reads need it where `control.reads` says so."
     ),
     components(schemas(Problem))
 )]
@@ -59,11 +59,13 @@ impl Routes {
 
 /// Each operation's answers that come from the doors and the body's reader and not from the operation itself.
 fn common(paths: &mut Paths) {
-    for item in paths.paths.values_mut() {
+    for (path, item) in &mut paths.paths {
+        let costly = guard::COSTLY.contains(&path.as_str());
         let reads = [&mut item.get].into_iter().flatten();
         reads.for_each(|operation| {
             // Without a token where reads are open, with it everywhere.
-            operation.security = Some(vec![SecurityRequirement::default(), token()]);
+            let open = (!costly).then(SecurityRequirement::default);
+            operation.security = Some(open.into_iter().chain([token()]).collect());
             answers(operation, &REFUSALS);
         });
         let writes = [&mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
@@ -146,10 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn every_write_demands_the_token_and_no_read_alone_does() {
-        for (method, path, operation) in operations() {
+    fn every_write_demands_the_token_and_so_does_what_costs_the_packets() {
+        let all = operations();
+        for (method, path, operation) in &all {
             let alone = operation["security"] == serde_json::json!([{ "token": [] }]);
-            assert_eq!(alone, method != "get", "{method} {path}: {}", operation["security"]);
+            let demanded = method != "get" || guard::COSTLY.contains(&path.as_str());
+            assert_eq!(alone, demanded, "{method} {path}: {}", operation["security"]);
+        }
+        for costly in guard::COSTLY {
+            assert!(all.iter().any(|(_, path, _)| path == costly), "there is no {costly}");
         }
     }
 

@@ -24,9 +24,12 @@ const EAGER_LOOKS: u32 = 200;
 /// The rest between two looks: the timer's resolution.
 const REST: Duration = Duration::from_millis(1);
 
-/// Walks over whole tables that may be with the workers at once. Each may stay with a worker for a fifth of a second, and
-/// what everybody waits for stands behind it: however many list, a worker is never taken for stuck because of them.
-const WALKS: usize = 2;
+/// By which way somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entrance {
+    Socket,
+    Tcp,
+}
 
 /// Why a question has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +48,10 @@ pub enum NoAnswer {
 #[derive(Debug)]
 pub(super) struct Workers {
     lines: Vec<Mutex<Line>>,
-    walks: Semaphore,
+    /// Walks over whole tables, one at a time for each entrance: however many list over TCP, whoever comes by the socket
+    /// waits for one part of theirs. Each may stay with a worker for a fifth of a second, and what everybody waits for
+    /// stands behind it: these two and the look for talkers never make a worker seem stuck.
+    walks: [Semaphore; 2],
 }
 
 #[derive(Debug)]
@@ -98,7 +104,7 @@ impl Line {
 impl Workers {
     pub(super) fn new(ends: Vec<ControlEnd>) -> Self {
         let line = |end| Mutex::new(Line { end, next: 0, out: 0, waiting: HashMap::new() });
-        Self { lines: ends.into_iter().map(line).collect(), walks: Semaphore::new(WALKS) }
+        Self { lines: ends.into_iter().map(line).collect(), walks: [Semaphore::new(1), Semaphore::new(1)] }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -107,13 +113,26 @@ impl Workers {
 
     /// Sends `command` and waits for it to come back with its answer.
     pub(super) async fn ask(&self, worker: usize, command: Command) -> Result<Command, NoAnswer> {
-        let _place = match command {
-            Command::Page(_) | Command::WhatIf(_) => self.walks.acquire().await.ok(),
-            _ => None,
-        };
         let deadline = Instant::now() + DEADLINE;
         let asked = self.send(worker, command)?;
         self.answer(asked, deadline).await
+    }
+
+    /// As [`Workers::ask`], for a part of a walk over the whole table, when it is this one's turn.
+    pub(super) async fn walk(
+        &self,
+        entrance: Entrance,
+        worker: usize,
+        part: Command,
+    ) -> Result<Command, NoAnswer> {
+        let [socket, tcp] = &self.walks;
+        let turns = match entrance {
+            Entrance::Socket => socket,
+            Entrance::Tcp => tcp,
+        };
+        // It is never closed.
+        let _turn = turns.acquire().await.ok();
+        self.ask(worker, part).await
     }
 
     /// Asks every worker the same at once and gives their answers in order: however many are stuck, that takes one
@@ -223,7 +242,7 @@ impl Workers {
         self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_followed()
     }
 
-    /// Packets that were meant and not followed, since the start.
+    /// Packets that were not followed, or not looked at, because there were too many, since the start.
     pub(super) fn unfollowed(&self) -> u64 {
         let count = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.unfollowed();
         self.lines.iter().map(count).sum()
@@ -246,6 +265,7 @@ mod tests {
     use conntrack::tracker::OnFull;
 
     use super::*;
+    use crate::bus::command::Page;
     use crate::bus::{WorkerEnd, pair};
 
     const RULES: Rules = Rules {
@@ -296,6 +316,40 @@ mod tests {
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|_| ())).collect();
         assert_eq!(answers, [silent(0), Ok(()), silent(2)]);
         assert!((DEADLINE..DEADLINE * 3 / 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_lists_over_tcp_keeps_nobody_at_the_socket_waiting() {
+        let (first, bus) = pair();
+        let all = Arc::new(Workers::new(vec![first]));
+        let page = |flows| Command::Page(Box::new(Page::with_capacity(flows)));
+        for _ in 0..100 {
+            let all = Arc::clone(&all);
+            tokio::spawn(async move { while all.walk(Entrance::Tcp, 0, page(1)).await.is_ok() {} });
+        }
+        let mut told = Vec::new();
+        let worker = async {
+            // A while of the crowd's own, then one from the socket among them.
+            while told.len() < 200 {
+                let Some(ticket) = bus.next_command() else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let Command::Page(page) = &ticket.command else { panic!("{ticket:?}") };
+                told.push(page.flows.capacity());
+                bus.answer(ticket);
+            }
+        };
+        let asked = async {
+            while all.lines[0].lock().unwrap().next < 50 {
+                tokio::task::yield_now().await;
+            }
+            let before = all.lines[0].lock().unwrap().next;
+            all.walk(Entrance::Socket, 0, page(7)).await.map(|_| before).unwrap()
+        };
+        let ((), before) = tokio::join!(worker, asked);
+        let place = told.iter().position(|&flows| flows == 7).expect("the socket's page") as u64;
+        assert!(place <= before + 1, "asked after {before}, served as number {place}");
     }
 
     #[tokio::test]

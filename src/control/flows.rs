@@ -4,19 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use conntrack::event::FlowView;
 use conntrack::tracker::{Edit, NewMark};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::State;
-use super::desk::NoAnswer;
+use super::desk::{Entrance, NoAnswer};
 use super::hub::write_line;
 use super::routes::{PARTS, body, lines, parameters, problem};
 use super::schema::{Change, Counted, Flow};
@@ -27,6 +28,10 @@ use crate::filter::Filter;
 /// Flows that a worker copies out for one question; some 0.6 MB.
 const PAGE_FLOWS: usize = 4096;
 
+/// A part of a listing is handed over once it has so many bytes. Some three of them and one page wait for a reader who stands
+/// still: a megabyte for each, however many do.
+const PART_BYTES: usize = 64 << 10;
+
 /// How long a reader of a listing may take for one part; then it is given up.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,10 +40,11 @@ const READER_PATIENCE: Duration = Duration::from_secs(30);
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn list(
     Shared(state): Shared<Arc<State>>,
+    Extension(entrance): Extension<Entrance>,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
     match flow_filter(query) {
-        Ok(filter) => stream(state, filter, None),
+        Ok(filter) => stream(state, entrance, filter, None),
         Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
     }
 }
@@ -48,10 +54,11 @@ pub(super) async fn list(
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn delete(
     Shared(state): Shared<Arc<State>>,
+    Extension(entrance): Extension<Entrance>,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
     match flow_filter(query) {
-        Ok(filter) => stream(state, filter, Some(Edit::Delete)),
+        Ok(filter) => stream(state, entrance, filter, Some(Edit::Delete)),
         Err(refused) => problem(StatusCode::BAD_REQUEST, refused),
     }
 }
@@ -61,6 +68,7 @@ pub(super) async fn delete(
     responses((status = 200, content_type = "application/jsonl", body = Flow)))]
 pub(super) async fn update(
     Shared(state): Shared<Arc<State>>,
+    Extension(entrance): Extension<Entrance>,
     query: Result<Query<Filter>, QueryRejection>,
     request: Request,
 ) -> Response {
@@ -80,13 +88,14 @@ pub(super) async fn update(
         return problem(StatusCode::BAD_REQUEST, "nothing to change: give a mark or a timeout");
     }
     let mark = mark.map(|mark| NewMark { value: mark.value, mask: mark.mask });
-    stream(state, filter, Some(Edit::Change { mark, timeout }))
+    stream(state, entrance, filter, Some(Edit::Change { mark, timeout }))
 }
 
 /// How many flows the filter takes, counted one by one.
 #[utoipa::path(get, path = "/v1/count", operation_id = "count_flows", params(Filter), responses((status = 200, body = Counted)))]
 pub(super) async fn count(
     Shared(state): Shared<Arc<State>>,
+    Extension(entrance): Extension<Entrance>,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
     let filter = match flow_filter(query) {
@@ -98,7 +107,7 @@ pub(super) async fn count(
         let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
         while page.from.is_some() {
             page.flows.clear();
-            page = match state.workers.ask(worker, Command::Page(page)).await {
+            page = match state.workers.walk(entrance, worker, Command::Page(page)).await {
                 Ok(Command::Page(page)) => page,
                 Ok(_) => break,
                 Err(error) => return error.into_response(),
@@ -116,12 +125,12 @@ fn flow_filter(query: Result<Query<Filter>, QueryRejection>) -> Result<Filter, S
 }
 
 /// The flows of every worker that the filter takes, after `edit` if there is one, page by page.
-fn stream(state: Arc<State>, filter: Filter, edit: Option<Edit>) -> Response {
+fn stream(state: Arc<State>, entrance: Entrance, filter: Filter, edit: Option<Edit>) -> Response {
     let (parts, receiver) = mpsc::channel(PARTS);
     tokio::spawn(async move {
         let mut edited = 0;
         for worker in 0..state.workers.len() {
-            match pages(&state, worker, &filter, edit, &parts).await {
+            match pages(&state, entrance, worker, &filter, edit, &parts).await {
                 Ok(Some(flows)) => edited += flows,
                 Ok(None) => break,
                 Err(error) => {
@@ -147,22 +156,25 @@ fn stream(state: Arc<State>, filter: Filter, edit: Option<Edit>) -> Response {
 /// One worker's part of [`stream`]; gives how many flows it had, or `None` if nobody reads any more.
 async fn pages(
     state: &State,
+    entrance: Entrance,
     worker: usize,
     filter: &Filter,
     edit: Option<Edit>,
     parts: &mpsc::Sender<std::io::Result<Bytes>>,
 ) -> Result<Option<usize>, NoAnswer> {
+    let seed = state.appliance.config.export.community_id_seed;
+    let told = |view: &FlowView| Flow::new(view, state.classic).identified(view, seed);
     let mut page = Box::new(Page::with_capacity(PAGE_FLOWS));
     let mut count = 0;
     while page.from.is_some() {
         page.flows.clear();
-        let Command::Page(filled) = state.workers.ask(worker, Command::Page(page)).await? else {
+        let Command::Page(filled) = state.workers.walk(entrance, worker, Command::Page(page)).await? else {
             return Ok(None);
         };
         page = filled;
         let meant = page.flows.iter().filter(|flow| filter.matches(flow));
-        let text = match edit {
-            None => text(meant, state),
+        let read = match edit {
+            None => write_out(meant.map(told), parts).await,
             Some(edit) => {
                 let flows: Vec<FlowView> = meant.copied().collect();
                 if flows.is_empty() {
@@ -173,23 +185,31 @@ async fn pages(
                     return Ok(None);
                 };
                 count += edits.done;
-                text(edits.flows.iter().take(edits.done), state)
+                write_out(edits.flows.iter().take(edits.done).map(told), parts).await
             }
         };
-        if !text.is_empty() && !send_part(parts, text.into(), READER_PATIENCE).await {
+        if !read {
             return Ok(None);
         }
     }
     Ok(Some(count))
 }
 
-fn text<'a>(flows: impl Iterator<Item = &'a FlowView>, state: &State) -> Vec<u8> {
-    let seed = state.appliance.config.export.community_id_seed;
+/// Writes lines out as their reader takes them; false if the listing ends here.
+async fn write_out<T: Serialize>(
+    lines: impl Iterator<Item = T>,
+    parts: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> bool {
     let mut text = Vec::new();
-    for view in flows {
-        write_line(&mut text, &Flow::new(view, state.classic).identified(view, seed));
+    for line in lines {
+        write_line(&mut text, &line);
+        if text.len() >= PART_BYTES
+            && !send_part(parts, std::mem::take(&mut text).into(), READER_PATIENCE).await
+        {
+            return false;
+        }
     }
-    text
+    text.is_empty() || send_part(parts, text.into(), READER_PATIENCE).await
 }
 
 /// Hands a part of a listing to its reader; false if the listing ends here.
@@ -215,7 +235,37 @@ async fn break_off(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_listing_is_written_out_as_it_is_read_and_no_further() {
+        let (parts, mut receiver) = mpsc::channel(PARTS);
+        let (line, written) = ("x".repeat(400), AtomicUsize::new(0));
+        let page = (0..PAGE_FLOWS).map(|_| {
+            written.fetch_add(1, Ordering::Relaxed);
+            line.as_str()
+        });
+        let talk = async move {
+            let whole = write_out(page, &parts).await;
+            drop(parts);
+            whole
+        };
+        // Quotes and a line break come with each.
+        let bytes = line.len() + 3;
+        let listen = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let waiting = written.load(Ordering::Relaxed) * bytes;
+            assert!(waiting <= 256 << 10, "{waiting} bytes for one who does not read");
+            let mut read = 0;
+            while let Some(part) = receiver.recv().await {
+                read += part.unwrap().len();
+            }
+            assert_eq!(read, PAGE_FLOWS * bytes);
+        };
+        assert!(tokio::join!(talk, listen).0, "it was read to its end");
+    }
 
     #[tokio::test]
     async fn a_reader_that_was_given_up_sees_that_the_listing_broke_off() {

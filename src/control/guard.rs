@@ -14,9 +14,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::places::Standing;
 use super::routes::problem;
 use super::token::Token;
 use crate::config::Reads;
+
+/// Reads that cost the packets: over TCP they want what writes want, also where other reads are open to everybody on the
+/// machine.
+pub(super) const COSTLY: [&str; 1] = ["/v1/trace"];
 
 /// What the TCP door asks of a request.
 #[derive(Debug)]
@@ -79,8 +84,8 @@ pub(super) fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
 const STRANGE_PATH: &str = "the path is not in its plain form: write it without %, //, . and ..";
 
 impl Guard {
-    /// `local` is the address that the client reached.
-    pub(super) fn check<B>(&self, local: IpAddr, request: &Request<B>) -> Result<(), Refusal> {
+    /// `local` is the address that the client reached. Gives whether the token was shown.
+    pub(super) fn check<B>(&self, local: IpAddr, request: &Request<B>) -> Result<Standing, Refusal> {
         let host = host(request).map_err(|said| Refusal::new(StatusCode::BAD_REQUEST, said))?;
         // A page of another site whose name was made to lead here comes with that name. threats: DNS rebinding
         if !self.is_ours(&host, local) {
@@ -108,13 +113,13 @@ impl Guard {
     }
 
     /// A browser says whose page asks: in `Origin` wherever it matters, and newer ones in `Sec-Fetch-Site` too. A link on
-    /// another page may lead here; what that page fetches by itself (an image, a frame) could make us list or follow
-    /// packets for nobody. <https://www.w3.org/TR/fetch-metadata/>
+    /// another page may lead here, though to nothing that costs the packets; what that page fetches by itself (an image, a
+    /// frame) could make us list for nobody. <https://www.w3.org/TR/fetch-metadata/>
     fn same_origin<B>(&self, host: &Authority, request: &Request<B>) -> bool {
         let said = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let foreign = !matches!(said("sec-fetch-site"), None | Some(b"same-origin" | b"none"));
         let opened = matches!(said("sec-fetch-dest"), None | Some(b"document"));
-        if foreign && (is_write(request.method()) || !opened) {
+        if foreign && (is_weighty(request) || !opened) {
             return false;
         }
         request.headers().get_all(ORIGIN).iter().all(|origin| {
@@ -127,31 +132,35 @@ impl Guard {
         })
     }
 
-    fn authorize<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
-        let write = is_write(request.method());
+    fn authorize<B>(&self, request: &Request<B>) -> Result<Standing, Refusal> {
+        let weighty = is_weighty(request);
         let shown = shown(request);
         let right = match (&shown, &self.token) {
             // Whoever shows something wrong is told, also where nothing is demanded.
-            (Shown::Nothing, _) | (_, None) => !write && self.reads == Reads::Open,
+            (Shown::Nothing, _) | (_, None) => !weighty && self.reads == Reads::Open,
             (Shown::Bearer(given), Some(token)) => token.is(given),
             // What a browser sends by itself, another site's page can make it send: good enough to read.
-            (Shown::Basic(given), Some(token)) => !write && token.is(given),
+            (Shown::Basic(given), Some(token)) => !weighty && token.is(given),
             (Shown::Nonsense, Some(_)) => false,
         };
         if right {
-            return Ok(());
+            // Without a token there is nothing to know anybody by, whatever was shown.
+            let known = self.token.is_some() && !matches!(shown, Shown::Nothing);
+            return Ok(if known { Standing::Known } else { Standing::Anybody });
         }
         let said = match (&shown, &self.token) {
             (_, None) => {
-                "writes over TCP need a token, and there is none: set `control.token_file`, or use the socket"
+                "writes and traces over TCP need a token, and there is none: set `control.token_file`, or use the socket"
             }
             (Shown::Nothing, _) => {
                 "the token is missing: send `Authorization: Bearer` and what `control.token_file` holds"
             }
-            (Shown::Basic(_), _) if write => "a write needs `Authorization: Bearer` and the token",
+            (Shown::Basic(_), _) if weighty => {
+                "a write or a trace needs `Authorization: Bearer` and the token"
+            }
             _ => "the token is wrong: send `Authorization: Bearer` and what `control.token_file` holds",
         };
-        let ways: &[&str] = if write || self.token.is_none() { &[BEARER] } else { &[BEARER, BASIC] };
+        let ways: &[&str] = if weighty || self.token.is_none() { &[BEARER] } else { &[BEARER, BASIC] };
         Err(Refusal { ways, ..Refusal::new(StatusCode::UNAUTHORIZED, said) })
     }
 }
@@ -159,6 +168,11 @@ impl Guard {
 /// GET and HEAD change nothing, whatever their path.
 fn is_write(method: &Method) -> bool {
     *method != Method::GET && *method != Method::HEAD
+}
+
+/// What only `Authorization: Bearer` opens.
+fn is_weighty<B>(request: &Request<B>) -> bool {
+    is_write(request.method()) || COSTLY.contains(&request.uri().path())
 }
 
 /// What the client believes it speaks to; one name, wherever it stands.
@@ -225,14 +239,16 @@ mod tests {
 
     /// The status of the refusal, 200 for none; `lines` are headers.
     fn ask(guard: &Guard, method: &str, lines: &[&str]) -> u16 {
-        let mut request = Request::builder().method(method).uri("/v1/timeouts");
+        ask_for(guard, method, "/v1/timeouts", lines)
+    }
+
+    fn ask_for(guard: &Guard, method: &str, path: &str, lines: &[&str]) -> u16 {
+        let mut request = Request::builder().method(method).uri(path);
         for (name, value) in lines.iter().filter_map(|line| line.split_once(": ")) {
             request = request.header(name, value);
         }
         let local = IpAddr::from([127, 0, 0, 1]);
-        guard
-            .check(local, &request.body(()).unwrap())
-            .map_or_else(|refused| refused.status.as_u16(), |()| 200)
+        guard.check(local, &request.body(()).unwrap()).map_or_else(|refused| refused.status.as_u16(), |_| 200)
     }
 
     #[test]
@@ -334,6 +350,31 @@ mod tests {
             }
         }
         assert_eq!(ask(&closed, "GET", &["host: localhost", right, right]), 401, "two are not one");
+    }
+
+    #[test]
+    fn what_costs_the_packets_wants_what_a_write_wants() {
+        let right = &format!("authorization: Bearer {TOKEN}");
+        let basic = &format!("authorization: basic {}", BASE64_STANDARD.encode(format!("me:{TOKEN}")));
+        let link = ["sec-fetch-site: cross-site", "sec-fetch-dest: document"];
+        let (open, closed, bare) =
+            (guard(true, Reads::Open), guard(true, Reads::Token), guard(false, Reads::Open));
+        let host = "host: localhost";
+        for path in COSTLY.iter().flat_map(|path| [path.to_string(), format!("{path}?secs=3600")]) {
+            for method in ["GET", "HEAD", "PUT"] {
+                let ask = |guard, lines: &[&str]| ask_for(guard, method, &path, lines);
+                for guard in [&open, &closed] {
+                    let got = [&[host][..], &[host, basic], &[host, right]].map(|lines| ask(guard, lines));
+                    assert_eq!(got, [401, 401, 200], "{method} {path} {guard:?}");
+                    assert_eq!(
+                        ask(guard, &[host, right, link[0], link[1]]),
+                        403,
+                        "{method} {path} {guard:?}"
+                    );
+                }
+                assert_eq!([&[host][..], &[host, right]].map(|lines| ask(&bare, lines)), [401, 401]);
+            }
+        }
     }
 
     #[test]

@@ -218,7 +218,8 @@ fn trace_secs() -> f64 {
     TRACE_SECS
 }
 
-/// The packets of some flows as they pass, each with what every stage made of it, as JSON lines; one reader at a time.
+/// The packets of some flows as they pass, each with what every stage made of it, as JSON lines; one reader at a time. Over
+/// TCP it needs the token: meanwhile every packet is looked at once more.
 #[utoipa::path(get, path = "/v1/trace", params(Filter, TraceQuery),
     responses((status = 200, content_type = "application/jsonl", body = PacketLine),
         (status = 409, body = super::schema::Problem, description = "Somebody else follows packets")))]

@@ -1,5 +1,6 @@
 //! How many may be connected: in all, and from one address. Owns the list of who is; when there is no place, who has
-//! waited longest without asking anything makes room, so that idle or stalled connections keep nobody out.
+//! waited longest without asking anything makes room, so that idle or stalled connections keep nobody out. Where most are
+//! being answered it is the longest answer that ends: streams without end, or read at a crawl, keep nobody out either.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,13 +27,23 @@ struct Taken {
     by_number: BTreeMap<u64, Guest>,
 }
 
+/// Who is known stays longer than anybody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    Anybody,
+    /// The token was shown, or the socket let them in.
+    Known,
+}
+
 #[derive(Debug)]
 struct Guest {
     peer: Option<IpAddr>,
     /// Requests that are being answered.
     asking: u32,
-    /// Grows: the lower, the longer nothing was asked.
-    quiet_since: u64,
+    /// Of whom asked last.
+    standing: Standing,
+    /// When the last answer ended, or the one begun that is being given; grows, so that a lower one is longer ago.
+    since: u64,
     leave: Arc<Notify>,
 }
 
@@ -56,34 +67,45 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection of `peer`, which a unix socket has not; `None` when all are busy.
-    pub(super) fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Option<Place> {
+    /// A place for a connection of `peer`, which a unix socket has not.
+    pub(super) fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Place {
         let peer = peer.map(whole);
         let mut taken = self.taken();
         if let Some(peer) = peer {
             let most = if peer.is_loopback() { PER_LOOPBACK } else { PER_PEER };
-            taken.make_room(most, |guest| guest.peer == Some(peer))?;
+            taken.make_room(most, |guest| guest.peer == Some(peer));
         }
-        taken.make_room(TOTAL, |_| true)?;
+        taken.make_room(TOTAL, |_| true);
         let number = taken.next;
         taken.next += 1;
         let leave = Arc::new(Notify::new());
-        let guest = Guest { peer, asking: 0, quiet_since: number, leave: Arc::clone(&leave) };
+        let guest =
+            Guest { peer, asking: 0, standing: Standing::Anybody, since: number, leave: Arc::clone(&leave) };
         taken.by_number.insert(number, guest);
-        Some(Place { places: Arc::clone(self), number, leave })
+        Place { places: Arc::clone(self), number, leave }
     }
 }
 
 impl Taken {
-    /// Has the one of `those` leave that has been quiet longest, if there are `most` of them.
-    fn make_room(&mut self, most: usize, those: impl Fn(&Guest) -> bool) -> Option<()> {
+    /// Has one of `those` leave if there are `most` of them: who has been quiet longest; or, where more than three quarters
+    /// are being answered, who has been so longest, anybody before who is known. So a newcomer has time to ask.
+    fn make_room(&mut self, most: usize, those: impl Fn(&Guest) -> bool) {
         if self.by_number.values().filter(|guest| those(guest)).count() < most {
-            return Some(());
+            return;
         }
-        let quiet = self.by_number.iter().filter(|(_, guest)| those(guest) && guest.asking == 0);
-        let number = *quiet.min_by_key(|(_, guest)| guest.quiet_since)?.0;
-        self.by_number.remove(&number)?.leave.notify_one();
-        Some(())
+        let answered = self.by_number.values().filter(|guest| those(guest) && guest.asking > 0).count();
+        let crowded = 4 * answered > 3 * most;
+        let rank = |guest: &Guest| match guest.asking {
+            0 => (crowded, Standing::Anybody, guest.since),
+            _ => (!crowded, guest.standing, guest.since),
+        };
+        let guests = self.by_number.iter().filter(|(_, guest)| those(guest));
+        let Some(number) = guests.min_by_key(|(_, guest)| rank(guest)).map(|(&number, _)| number) else {
+            return;
+        };
+        if let Some(guest) = self.by_number.remove(&number) {
+            guest.leave.notify_one();
+        }
     }
 }
 
@@ -93,10 +115,15 @@ impl Place {
         self.leave.notified().await;
     }
 
-    pub(super) fn asking(&self) -> Asking {
-        if let Some(guest) = self.places.taken().by_number.get_mut(&self.number) {
+    pub(super) fn asking(&self, standing: Standing) -> Asking {
+        let mut taken = self.places.taken();
+        let now = taken.next;
+        taken.next += 1;
+        if let Some(guest) = taken.by_number.get_mut(&self.number) {
             guest.asking += 1;
+            (guest.standing, guest.since) = (standing, now);
         }
+        drop(taken);
         Asking { places: Arc::clone(&self.places), number: self.number }
     }
 }
@@ -114,7 +141,7 @@ impl Drop for Asking {
         taken.next += 1;
         if let Some(guest) = taken.by_number.get_mut(&self.number) {
             guest.asking = guest.asking.saturating_sub(1);
-            guest.quiet_since = now;
+            guest.since = now;
         }
     }
 }
@@ -142,11 +169,11 @@ mod tests {
     #[tokio::test]
     async fn the_longest_quiet_connection_of_a_peer_makes_room_and_others_keep_theirs() {
         let places = Arc::new(Places::default());
-        let other = places.take(peer(2)).unwrap();
-        let crowd: Vec<_> = (0..PER_PEER).map(|_| places.take(peer(1)).unwrap()).collect();
+        let other = places.take(peer(2));
+        let crowd: Vec<_> = (0..PER_PEER).map(|_| places.take(peer(1))).collect();
         // The first has asked something since, so that the second is the longest quiet.
-        drop(crowd[0].asking());
-        let _more = places.take(peer(1)).unwrap();
+        drop(crowd[0].asking(Standing::Anybody));
+        let _more = places.take(peer(1));
         assert!(left(&crowd[1]).await);
         for kept in [&other, &crowd[0], &crowd[2]] {
             assert!(!left(kept).await);
@@ -154,24 +181,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_being_answered_stays_and_the_newcomer_is_refused() {
+    async fn who_is_being_answered_stays_while_a_quarter_is_quiet() {
         let places = Arc::new(Places::default());
-        let crowd: Vec<_> = (0..PER_PEER).map(|_| places.take(peer(1)).unwrap()).collect();
-        let mut asking: Vec<_> = crowd.iter().map(Place::asking).collect();
-        assert!(places.take(peer(1)).is_none());
-        asking.pop();
-        assert!(places.take(peer(1)).is_some());
-        assert!(left(crowd.last().unwrap()).await);
+        let crowd: Vec<_> = (0..PER_PEER).map(|_| places.take(peer(1))).collect();
+        let busy = 3 * PER_PEER / 4;
+        let _asking: Vec<_> = crowd[..busy].iter().map(|place| place.asking(Standing::Anybody)).collect();
+        let first = places.take(peer(1));
+        assert!(left(&crowd[busy]).await && !left(&crowd[0]).await);
+        let _asks = first.asking(Standing::Anybody);
+        let _second = places.take(peer(1));
+        assert!(left(&crowd[0]).await && !left(&crowd[busy + 1]).await);
+    }
+
+    #[tokio::test]
+    async fn where_most_are_being_answered_the_longest_answer_ends_and_known_guests_go_last() {
+        let places = Arc::new(Places::default());
+        let other = places.take(peer(2));
+        let _others = other.asking(Standing::Anybody);
+        let crowd: Vec<_> = (0..PER_PEER).map(|_| places.take(peer(1))).collect();
+        // The last comer was the first to ask.
+        let last = crowd.last().unwrap();
+        let _known = crowd[0].asking(Standing::Known);
+        let _answers: Vec<_> = crowd[1..].iter().rev().map(|place| place.asking(Standing::Anybody)).collect();
+        let newcomer = places.take(peer(1));
+        let _asks = newcomer.asking(Standing::Anybody);
+        assert!(left(last).await);
+        for _ in 0..3 * PER_PEER {
+            let more = places.take(peer(1));
+            std::mem::forget(more.asking(Standing::Anybody));
+            std::mem::forget(more);
+        }
+        for stays in [&other, &crowd[0]] {
+            assert!(!left(stays).await, "{stays:?}");
+        }
+        assert!(left(&newcomer).await && left(&crowd[1]).await);
     }
 
     #[test]
     fn places_are_counted_in_all_and_given_back() {
         let places = Arc::new(Places::default());
         for round in 0..3 {
-            let all: Vec<_> = (0..TOTAL).map(|n| places.take(peer((n / PER_PEER) as u8)).unwrap()).collect();
-            let asking: Vec<_> = all.iter().map(Place::asking).collect();
-            assert!(places.take(peer(99)).is_none(), "round {round}");
-            drop((asking, all));
+            let all: Vec<_> = (0..TOTAL).map(|n| places.take(peer((n / PER_PEER) as u8))).collect();
+            let asking: Vec<_> = all.iter().map(|place| place.asking(Standing::Anybody)).collect();
+            let more = places.take(peer(99));
+            assert_eq!(places.taken().by_number.len(), TOTAL, "round {round}");
+            drop((asking, all, more));
             assert!(places.taken().by_number.is_empty());
         }
     }

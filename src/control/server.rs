@@ -24,8 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_io_timeout::TimeoutWriter;
 
+use super::desk::Entrance;
 use super::guard::{self, Guard};
-use super::places::{Place, Places};
+use super::places::{Place, Places, Standing};
 use super::token::{Token, TokenError};
 use super::{State, routes};
 use crate::config::Control;
@@ -211,14 +212,12 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        if let Some(place) = self.places.take(ends.map(|(peer, _)| peer)) {
-            let visit = Visit {
-                routes: TowerToHyperService::new(self.routes.clone()),
-                guard: self.guard.clone().zip(ends.map(|(_, local)| local)),
-                place,
-            };
-            tokio::spawn(visit.serve(stream));
-        }
+        let visit = Visit {
+            routes: TowerToHyperService::new(self.routes.clone()),
+            guard: self.guard.clone().zip(ends.map(|(_, local)| local)),
+            place: self.places.take(ends.map(|(peer, _)| peer)),
+        };
+        tokio::spawn(visit.serve(stream));
         // A crowd at the door does not keep those inside from being served.
         tokio::task::yield_now().await;
     }
@@ -251,14 +250,18 @@ impl Visit {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
-        let asking = self.place.asking();
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
         let admitted = guard::target(&request).and_then(|()| match &self.guard {
-            Some((guard, local)) => guard.check(*local, &request),
-            None => Ok(()),
+            Some((guard, local)) => guard.check(*local, &request).map(|shown| (Entrance::Tcp, shown)),
+            None => Ok((Entrance::Socket, Standing::Known)),
         });
+        let standing = admitted.as_ref().map_or(Standing::Anybody, |&(_, standing)| standing);
+        let asking = self.place.asking(standing);
         let mut response = match admitted {
-            Ok(()) => self.routes.call(request).await?,
+            Ok((entrance, _)) => {
+                request.extensions_mut().insert(entrance);
+                self.routes.call(request).await?
+            }
             Err(refused) => refused.into_response(),
         };
         guard::dress(&mut response);

@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use conntrack::tick::Ticks;
 use conntrack::track::settings::Settings;
 use conntrack::track::timeout::{TimeoutKey, Timeouts};
 use conntrack::tracker::{Forecast, PAUSE_MIN};
 
 use super::State;
-use super::desk::NoAnswer;
+use super::desk::{Entrance, NoAnswer};
 use super::routes::{parameters, problem};
 use super::schema::{WhatIf, WhatIfRow};
 use crate::bus::command::{self, Command};
@@ -35,6 +35,7 @@ pub(super) struct Asked {
     responses((status = 200, body = WhatIf)))]
 pub(super) async fn what_if(
     Shared(state): Shared<Arc<State>>,
+    Extension(entrance): Extension<Entrance>,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let settings = state.settings();
@@ -50,7 +51,7 @@ pub(super) async fn what_if(
     for worker in 0..state.workers.len() {
         let mut part = Box::new(command::WhatIf::new(timeouts));
         while part.from.is_some() {
-            part = match state.workers.ask(worker, Command::WhatIf(part)).await {
+            part = match state.workers.walk(entrance, worker, Command::WhatIf(part)).await {
                 Ok(Command::WhatIf(part)) => part,
                 // A command comes back as what it was.
                 Ok(_) => return NoAnswer::Silent { worker }.into_response(),

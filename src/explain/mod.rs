@@ -21,7 +21,8 @@ pub use text::{RecordLine, Story};
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum PacketLine {
     Packet(Box<Packet>),
-    /// So many packets that were meant are not told, because there were too many to tell each.
+    /// So many packets are not told, because there were too many to tell each. Of a trace these are all that passed meanwhile:
+    /// which of them were meant was not looked at.
     Untold {
         count: u64,
     },

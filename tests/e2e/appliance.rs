@@ -41,15 +41,21 @@ impl Appliance {
 
     /// As [`Appliance::start`], once `prepare` has made what the namespace needs.
     pub(crate) fn start_after(config: &str, prepare: impl FnOnce(&Namespace)) -> Self {
-        Self::launch(&format!("workers = 1\n{config}"), "", prepare)
+        Self::launch(&format!("workers = 1\n{config}"), "", "", prepare)
     }
 
     /// As [`Appliance::start`], with a number of workers in `config` and these keys for them.
     pub(crate) fn start_with(config: &str, worker: &str) -> Self {
-        Self::launch(config, worker, |_| ())
+        Self::launch(config, worker, "", |_| ())
     }
 
-    fn launch(config: &str, worker: &str, prepare: impl FnOnce(&Namespace)) -> Self {
+    /// As [`Appliance::start`], with these keys for its doors.
+    #[allow(dead_code)] // The page's test alone looks at doors.
+    pub(crate) fn start_behind(config: &str, control: &str) -> Self {
+        Self::launch(&format!("workers = 1\n{config}"), "", control, |_| ())
+    }
+
+    fn launch(config: &str, worker: &str, control: &str, prepare: impl FnOnce(&Namespace)) -> Self {
         need_root();
         let core = CORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let name = unique();
@@ -57,7 +63,7 @@ impl Appliance {
         std::fs::create_dir(&home).unwrap();
         let (socket, token) = (home.join("control.sock"), home.join(TOKEN));
         let config = format!(
-            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n{worker}\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\ntoken_file = {token:?}\n"
+            "{config}\n[eal]\nhugepages = false\n[worker]\nidle = \"sleep\"\n{worker}\n[control]\nsocket = {socket:?}\nhttp = \"127.0.0.1:9477\"\ntoken_file = {token:?}\n{control}\n"
         );
         std::fs::write(home.join("config.toml"), &config).unwrap();
         let space = Namespace::new(name);

@@ -51,6 +51,17 @@ impl Seen {
     }
 }
 
+/// Where what leaves outside goes.
+#[derive(Default)]
+pub(crate) enum Way {
+    #[default]
+    IntoAFile,
+    /// By a device that can be stopped.
+    Nowhere,
+    /// To an interface of this machine, made with this name.
+    Interface(String),
+}
+
 /// What a bench is made with.
 pub(crate) struct Setup {
     /// What each side sends.
@@ -66,8 +77,7 @@ pub(crate) struct Setup {
     pub(crate) policy: Policy,
     /// More of the configuration, for its zones.
     pub(crate) more: &'static str,
-    /// What leaves outside goes nowhere, by a device that can be stopped.
-    pub(crate) to_nowhere: bool,
+    pub(crate) way: Way,
     /// A second passes with each turn.
     pub(crate) hurried: bool,
     /// Flows that expiry looks at in a turn.
@@ -87,7 +97,7 @@ impl Default for Setup {
             on_full: OnFull::EarlyDrop,
             policy: Policy::ACCEPT_ALL,
             more: "",
-            to_nowhere: false,
+            way: Way::default(),
             hurried: false,
             budget: 64,
         }
@@ -112,9 +122,10 @@ impl Bench {
         let spec = |name: &str, side: usize, frames: &[Vec<u8>], role| {
             let (from, device) = (dir.join(format!("{number}-{name}.pcap")), 2 * number + side);
             write_pcap(&from, frames);
-            let device = match setup.to_nowhere && side == 1 {
-                true => format!("net_null{device},no-rx=1"),
-                false => format!("net_pcap{device},rx_pcap={},tx_pcap=/dev/null", from.display()),
+            let device = match &setup.way {
+                Way::Nowhere if side == 1 => format!("net_null{device},no-rx=1"),
+                Way::Interface(name) if side == 1 => format!("net_tap{device},iface={name}"),
+                _ => format!("net_pcap{device},rx_pcap={},tx_pcap=/dev/null", from.display()),
             };
             PortSpec {
                 name: name.into(),

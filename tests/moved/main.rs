@@ -1,5 +1,5 @@
 //! Every series of the metrics moves: a table names what moves each, and real packets through real workers and ports do it.
-//! Root is needed for one of them: what a live capture of `lo` misses.
+//! Root is needed for two of them: what a live capture of `lo` misses, and what an interface that is down refuses.
 
 mod bench;
 mod frames;
@@ -125,6 +125,7 @@ const TABLE: &[Line] = &[
         scenes::stopped,
         &["conntrack_transmit_dropped_packets_total", "conntrack_port_up"],
     ),
+    ("an interface that is down", scenes::taken_down, &["conntrack_port_transmit_errors_total"]),
     (
         "drivers without buffers, and one that nobody asks",
         scenes::drivers,
@@ -167,8 +168,6 @@ const FACTS: &[&str] = &[
     "process_start_time_seconds",
     // Hundredths of a second: one process has used more of them than another.
     "process_cpu_seconds_total",
-    // No driver that does without a card counts one.
-    "conntrack_port_transmit_errors_total",
 ];
 
 fn family(series: &str) -> &str {

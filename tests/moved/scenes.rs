@@ -15,7 +15,7 @@ use dpdk::mempool::{Mempool, PoolConfig};
 use dpdk::port::{Port, PortConfig};
 use dpdk_conntrack::bus::command::{Command, Flush};
 
-use crate::bench::{Bench, Seen, Setup};
+use crate::bench::{Bench, Seen, Setup, Way};
 use crate::frames::{self, ethernet, fragment, odd, tagged, unreachable};
 use crate::support::{Daemon, arp, ipv4, udp};
 
@@ -165,10 +165,19 @@ pub(crate) fn met_elsewhere(stage: &mut Stage<'_>) {
 }
 
 pub(crate) fn stopped(stage: &mut Stage<'_>) {
-    let mut bench = stage.bench(Setup { inside: flows(200), to_nowhere: true, ..Setup::default() });
+    let mut bench = stage.bench(Setup { inside: flows(200), way: Way::Nowhere, ..Setup::default() });
     bench.ask(0, Command::Port { port: 1, running: false, done: false });
     bench.ports.ports[1].halt().unwrap();
     stage.play(&mut bench, 4);
+}
+
+/// The kernel takes no frame for an interface that is down, and the driver of `net_tap` counts what it could not write.
+pub(crate) fn taken_down(stage: &mut Stage<'_>) {
+    let name = format!("moved{}", std::process::id());
+    let way = Way::Interface(name.clone());
+    let mut bench = stage.bench(Setup { inside: flows(3), way, ..Setup::default() });
+    run("ip", &["link", "set", &name, "down"]);
+    stage.play(&mut bench, 2);
 }
 
 pub(crate) fn drivers(stage: &mut Stage<'_>) {

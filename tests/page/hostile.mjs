@@ -47,6 +47,9 @@ async function attempts(at) {
   };
   for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) posts("v1/flush", type);
   navigator.sendBeacon(`${at}v1/flush`, new Blob(["{}"], { type: "text/plain" }));
+  // As if somebody had followed a link: the test looks whether packets were followed.
+  const linked = window.open(`${at}v1/trace?secs=60`);
+  setTimeout(() => linked?.close(), 1500);
   const frame = make("iframe");
   frame.id = "framed";
   frame.src = at;

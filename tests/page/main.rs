@@ -1,5 +1,6 @@
 //! The web page in a real browser: the built appliance between namespaces, real connections through it, and Chromium on
-//! the appliance's own loopback. What a person does there is in page.mjs; the traffic that moves the page is made here.
+//! the appliance's own loopback. What a person does there is in page.mjs, and in guarded.mjs where looking takes the token;
+//! the traffic that moves the page is made here.
 //! Needs root, for the namespaces and the tap devices, and what scripts/setup installs.
 
 #[path = "../e2e/appliance.rs"]
@@ -11,12 +12,12 @@ mod net;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use appliance::{INSIDE, OUTSIDE, Pair, at};
+use appliance::{Appliance, INSIDE, OUTSIDE, Pair, at};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Between two rounds of traffic.
@@ -29,26 +30,57 @@ const BROKEN: [u8; 20] = [0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10,
 fn what_a_person_sees_and_does_on_the_page() {
     let pair = Pair::start("");
     let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| traffic(&pair, &done));
+        // Its end is the traffic's end, however it ends.
+        let told = browse(&pair.appliance, "page.mjs", &[INSIDE, OUTSIDE]);
+        done.store(true, Ordering::Relaxed);
+        told.tell();
+    });
+    assert_changed(&pair.appliance);
+}
+
+#[test]
+fn where_looking_takes_the_token_the_browser_asks_for_it_once() {
+    let port = "mode = \"mirror\"\n[[port]]\nname = \"tap\"\ndevice = \"net_null0,no-rx=1\"\n";
+    let appliance = Appliance::start_behind(port, "reads = \"token\"");
+    browse(&appliance, "guarded.mjs", &[]).tell();
+    assert_changed(&appliance);
+}
+
+/// What a script of the browser came to.
+struct Told(Output, PathBuf);
+
+/// Runs a script beside this file in the appliance's namespace: URL, these words, a folder for pictures and the token.
+fn browse(appliance: &Appliance, script: &str, words: &[&str]) -> Told {
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&shots).unwrap();
-    let told = std::thread::scope(|scope| {
-        scope.spawn(|| traffic(&pair, &done));
-        let browser = Command::new("ip")
-            .args(["netns", "exec", &pair.appliance.space().name, "timeout", "-k", "5", "60", "node"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/page.mjs"))
-            .args(["http://127.0.0.1:9477/", INSIDE, OUTSIDE])
-            .arg(&shots)
-            .arg(pair.appliance.token())
-            .output();
-        done.store(true, Ordering::Relaxed);
-        browser.expect("scripts/setup installs ip and node")
-    });
-    let words = [told.stdout, told.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(told.status.success(), "{}{}\npictures: {}", words[0], words[1], shots.display());
-    println!("{}pictures: {}", words[0], shots.display());
-    let listing = pair.appliance.tell(&["timeout", "list"]);
+    let output = Command::new("ip")
+        .args(["netns", "exec", &appliance.space().name, "timeout", "-k", "5", "60", "node"])
+        .arg(format!("{}/tests/page/{script}", env!("CARGO_MANIFEST_DIR")))
+        .arg("http://127.0.0.1:9477/")
+        .args(words)
+        .arg(&shots)
+        .arg(appliance.token())
+        .output();
+    Told(output.expect("scripts/setup installs ip and node"), shots)
+}
+
+impl Told {
+    fn tell(self) {
+        let Self(output, shots) = self;
+        let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(output.status.success(), "{out}{err}\npictures: {}", shots.display());
+        println!("{out}pictures: {}", shots.display());
+    }
+}
+
+/// What the person set on the page is so, and what the other site's page tried is not.
+fn assert_changed(appliance: &Appliance) {
+    let listing = appliance.tell(&["timeout", "list"]);
     let row = listing.lines().find(|line| line.contains("tcp.time_wait")).expect("every timeout is listed");
     assert!(row.split_whitespace().any(|word| word == "7" || word == "7s"), "set to 7 s on the page: {row}");
+    assert!(!appliance.log().contains("packets are followed"), "another site's link began a trace");
 }
 
 /// Connections that come, talk and go, some that are refused by policy, and packets that are INVALID.

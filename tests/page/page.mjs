@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chromium } from "../../web/node_modules/playwright-core/index.mjs";
+import { launch } from "./browser.mjs";
 import { hostile } from "./hostile.mjs";
 
 const [url, inside, outside, folder, token = ""] = process.argv.slice(2);
@@ -11,12 +11,7 @@ const said = (what) => console.log(`${((Date.now() - begun) / 1000).toFixed(1).p
 
 const nft = (rules) => execFileSync("nft", ["-f", "-"], { input: rules });
 
-const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP rebound.example 127.0.0.1"],
-});
+const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
 const page = await context.newPage();
 page.setDefaultTimeout(15_000);

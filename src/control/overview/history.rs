@@ -17,6 +17,8 @@ pub(super) struct Ring {
     /// The place of the next sample.
     next: usize,
     len: usize,
+    /// Samples taken since the start.
+    taken: u64,
 }
 
 impl Ring {
@@ -39,6 +41,12 @@ impl Ring {
         self.boot_ms[self.next] = boot_ms;
         self.next = (self.next + 1) % SAMPLES;
         self.len = (self.len + 1).min(SAMPLES);
+        self.taken += 1;
+    }
+
+    /// Samples taken since the start.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The places of the samples, the oldest first.

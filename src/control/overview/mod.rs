@@ -13,14 +13,15 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Shared;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 
 use super::State;
+use super::routes::problem;
 use super::schema::Stats;
 use super::schema::overview::{History, Overview, Top};
 use history::Ring;
@@ -31,8 +32,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How old top talkers may be that are told again.
 const TOP_FRESH: Duration = Duration::from_secs(2);
 
-/// How old they may be on the stream: it does not wait for busy workers, which let listings wait for packets.
+/// How old they may be where workers are busy and let such looks wait for packets: on the stream, which waits for none.
 const TOP_TOLD: Duration = Duration::from_secs(10);
+
+/// How long a question waits for a look; it may take longer than that where workers are busy and others list.
+const TOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `/v1/overview` goes by.
 pub(super) struct Overviews {
@@ -40,9 +44,11 @@ pub(super) struct Overviews {
     /// Every reader of the stream gets the same bytes, and one that is slow passes over what it missed.
     told: watch::Sender<Told>,
     /// As they were at the last look, and when; `None` where a worker did not answer.
-    top: Mutex<Option<(Instant, Option<Top>)>>,
-    /// One looks through the tables for all who ask.
-    looking: tokio::sync::Mutex<()>,
+    top: watch::Sender<Option<(Instant, Option<Top>)>>,
+    /// Somebody asks for a look. One looks through the tables for all who ask.
+    wanted: Notify,
+    /// The history as it was told last, and the number of its last sample.
+    history: Mutex<Option<(u64, Bytes)>>,
 }
 
 /// The last overview, and as it goes over the stream.
@@ -57,15 +63,15 @@ impl Overviews {
         Self {
             ring: Mutex::default(),
             told: watch::Sender::new(Told::default()),
-            top: Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
+            top: watch::Sender::new(None),
+            wanted: Notify::new(),
+            history: Mutex::default(),
         }
     }
 
     /// Top talkers of a look that is not older than `age`, if there was one.
     fn known_top(&self, age: Duration) -> Option<Option<Top>> {
-        let top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
-        top.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, top)| top.clone())
+        self.top.borrow().as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, top)| top.clone())
     }
 
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
@@ -97,16 +103,23 @@ pub(super) async fn run(state: Arc<State>) {
     tokio::join!(look(&state), look_for_talkers(&state));
 }
 
-/// Keeps top talkers fresh for the stream while somebody reads it. Workers under load take their time for a look through
-/// the tables, and the stream goes on meanwhile.
+/// Looks who has the most flows when somebody asks, and keeps that fresh for the stream while somebody reads it. Workers
+/// under load take their time for a look through the tables, and the stream goes on meanwhile.
 async fn look_for_talkers(state: &State) {
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
-        if state.overviews.told.receiver_count() > 0 {
-            state.top().await;
+        tokio::select! {
+            _ = tick.tick() => if state.overviews.told.receiver_count() == 0 { continue },
+            () = state.overviews.wanted.notified() => {}
         }
+        if state.overviews.known_top(TOP_FRESH).is_some() {
+            continue;
+        }
+        let tables = state.tables().await;
+        let top = talkers::top(&state.workers, &tables, &mut places()).await.ok();
+        let top = top.map(|top| Top { unix_ms: state.unix_ms(), ..top });
+        state.overviews.top.send_replace(Some((Instant::now(), top)));
     }
 }
 
@@ -153,19 +166,30 @@ impl State {
         Overview { top: self.top().await, ..Overview::clone(&overview) }
     }
 
-    /// Who has the most flows; `None` where a worker does not answer, which is told elsewhere.
+    /// Who has the most flows; `None` where a worker does not answer, which is told elsewhere, or takes its time.
     async fn top(&self) -> Option<Top> {
-        let _turn = self.overviews.looking.lock().await;
         if let Some(top) = self.overviews.known_top(TOP_FRESH) {
             return top;
         }
-        let tables = self.tables().await;
-        let mut random = places();
-        let top = talkers::top(&self.workers, &tables, &mut random).await.ok();
-        let top = top.map(|top| Top { unix_ms: self.unix_ms(), ..top });
-        *self.overviews.top.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), top.clone()));
-        top
+        let mut looks = self.overviews.top.subscribe();
+        self.overviews.wanted.notify_one();
+        // Whatever came of it: what is known by then is told.
+        let _ = tokio::time::timeout(TOP_PATIENCE, looks.changed()).await;
+        self.overviews.known_top(TOP_TOLD).flatten()
+    }
+
+    /// The history as JSON, written out once for all who ask in the same second.
+    fn history(&self) -> Result<Bytes, serde_json::Error> {
+        let ring = self.overviews.ring();
+        let mut kept = self.overviews.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((taken, text)) = kept.as_ref()
+            && *taken == ring.taken()
+        {
+            return Ok(text.clone());
+        }
+        let text = Bytes::from(serde_json::to_vec(&ring.tell((self.appliance.boot_unix_ms)()))?);
+        *kept = Some((ring.taken(), text.clone()));
+        Ok(text)
     }
 }
 
@@ -189,8 +213,11 @@ pub(super) async fn now(Shared(state): Shared<Arc<State>>) -> Response {
 /// The last quarter of an hour, a sample a second.
 #[utoipa::path(get, path = "/v1/overview/history", operation_id = "overview_history",
     responses((status = 200, body = History)))]
-pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Json<History> {
-    Json(state.overviews.ring().tell((state.appliance.boot_unix_ms)()))
+pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.history() {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 /// The overview as server-sent events: the present one at once and then one a second.
