@@ -55,6 +55,8 @@ for card in {cards}; do
     "$(basename $(readlink /sys/bus/pci/devices/$card/driver))"
 done
 grep -E 'HugePages_(Total|Free)' /proc/meminfo
+# Held open: what comes to a line that nobody has open is thrown away, and between two shells nobody has.
+exec 3<>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
 echo "the guest is ready"
 # By a file's name, so that it is no interactive shell with prompts.
