@@ -87,7 +87,8 @@ fn to_be_made(folder: &Path, runner: &Runner) -> Option<(Status, String)> {
         Some(word) => (
             Status::Warn,
             format!(
-                "the token is to be made in {shown}, which is made when systemd starts the service ({word}); for a start by                  hand: mkdir -p {shown}"
+                "the token is to be made in {shown}, which is made when systemd starts the service ({word}); for a start by \
+                 hand: mkdir -p {shown}"
             ),
         ),
         None => (
