@@ -1,14 +1,17 @@
-"""What listing, scraping and streaming events cost the packets: the appliance forwards at full load, and the phases none, listing,
-scrapers and events take turns. Then one listing of everything, with what it costs in memory. Started by `scripts/bench control`.
+"""What listing, scraping and streaming events cost the packets: the appliance forwards at full load, and the phases nothing, listing,
+scrapers and events take turns, each for a tenth of a second. Then one listing of everything, with what it costs in memory. Started by
+`scripts/bench control`.
 
 Packets are counted per second of CPU time of the worker's thread, so that a busy machine costs all phases alike. A phase is compared
-with the mean of the phases without anything right before and after it; medians of the rounds.
+with the mean of the tenths of a second without anything right before and after it. In the phase nothing there is nothing either: what
+it seems to cost is the error of all. Given are medians and their 95 % intervals.
 """
 
 import argparse
 import asyncio
 import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -16,12 +19,17 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
 START_S = 120
-SETTLE_S = 0.3
-MOVES_S = 20
+# From the start of a phase to its first packet that counts.
+SETTLE_S = 0.04
+# The same for a hundred connections.
+SCRAPERS_SETTLE_S = 0.5
+TURNS_PER_ROUND = 40
 SCRAPERS = 100
 # Frames of the load: each stays in a buffer for ever.
 ESTABLISHED = 8_192
@@ -110,7 +118,9 @@ class Appliance:
     def __init__(self, binary, folder, flows, core, control):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.socket = folder / "control.sock"
+        # For sockets, whose paths must be short; DPDK's telemetry socket goes there as well.
+        self.runtime = tempfile.TemporaryDirectory()
+        self.socket = Path(self.runtime.name) / "control.sock"
         config = folder / "control.toml"
         entries = flows + 4 * ESTABLISHED
         config.write_text(
@@ -153,7 +163,11 @@ http = "127.0.0.1:{self.port}"
         )
         self.log = folder / "control.log"
         self.process = subprocess.Popen(
-            [binary, "run", "--config", config], stdin=subprocess.DEVNULL, stdout=self.log.open("w"), stderr=subprocess.STDOUT
+            [binary, "run", "--config", config],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log.open("w"),
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"RUNTIME_DIRECTORY": self.runtime.name},
         )
         until = time.monotonic() + START_S
         while True:
@@ -166,6 +180,9 @@ http = "127.0.0.1:{self.port}"
                 time.sleep(0.1)
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
         self.worker = next(task for task in tasks if (task / "comm").read_text().strip() == "worker-0")
+        self.telemetry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.telemetry.connect(f"{self.runtime.name}/dpdk/rte/dpdk_telemetry.v2")
+        self.telemetry.recv(1 << 16)
 
     def curl(self, path):
         return f"curl -sSfN --unix-socket {self.socket} http://localhost{path}"
@@ -176,24 +193,19 @@ http = "127.0.0.1:{self.port}"
         return json.loads(connection.getresponse().read())
 
     def reading(self):
-        """Packets and the worker's CPU nanoseconds, both of now: control answers for a while with what it read last, so it is
-        asked until the number moves."""
-        first, until = None, time.monotonic() + MOVES_S
-        while True:
-            packets = self.get("/v1/ports")[0]["stats"]["rx_packets"]
-            if first is not None and packets != first:
-                return packets, int((self.worker / "schedstat").read_text().split()[0])
-            if time.monotonic() > until:
-                sys.exit(f"no packet in {MOVES_S} s: the worker gets no CPU time; stop what else runs\n{self.log.read_text()}")
-            first = packets
-            time.sleep(0.002)
+        """Packets and the worker's CPU nanoseconds, both of now. The driver is asked: control answers with what it read last."""
+        self.telemetry.send(b"/ethdev/stats,0")
+        packets = json.loads(self.telemetry.recv(1 << 16))["/ethdev/stats"]["ipackets"]
+        return packets, int((self.worker / "schedstat").read_text().split()[0])
 
-    def rate(self, seconds):
+    def rate(self, seconds, settle=SETTLE_S):
         """Packets per CPU second, over so long."""
-        time.sleep(SETTLE_S)
+        time.sleep(settle)
         packets, cpu = self.reading()
         time.sleep(seconds)
         more, later = self.reading()
+        if later <= cpu:
+            sys.exit(f"the worker gets no CPU time: stop what else runs\n{self.log.read_text()}")
         return (more - packets) / ((later - cpu) / 1e9)
 
     def resident_mib(self):
@@ -208,6 +220,7 @@ http = "127.0.0.1:{self.port}"
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.runtime.cleanup()
 
 
 def free_hugepages():
@@ -215,18 +228,6 @@ def free_hugepages():
         return int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
     except OSError:
         return 0
-
-
-def repeated_listings(appliance):
-    return [["sh", "-c", f"while {appliance.curl('/v1/flows')} -o /dev/null; do :; done"]]
-
-
-def scrapers(appliance):
-    return [[sys.executable, __file__, "--scrape", str(appliance.port)]]
-
-
-def events(appliance):
-    return [["sh", "-c", f"exec {appliance.curl('/v1/events')} -o /dev/null"]]
 
 
 async def scrape(port):
@@ -248,43 +249,105 @@ async def scrape(port):
     await asyncio.gather(*(one(number) for number in range(SCRAPERS)))
 
 
-class Clients:
-    def __init__(self, commands):
-        self.running = [subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL) for words in commands]
+class Nothing:
+    settle = SETTLE_S
+
+    def __init__(self, appliance):
+        self.appliance = appliance
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for client in self.running:
-            ended = client.poll()
-            if ended is None:
-                os.killpg(client.pid, signal.SIGKILL)
-                client.wait()
-            else:
-                raise RuntimeError(f"a client ended early: {client.args}: {ended}")
+        pass
 
 
-PHASES = {"listing": repeated_listings, "scrapers": scrapers, "events": events}
+class Programs(Nothing):
+    """Programs that run as long as the phase does."""
+
+    def __enter__(self):
+        self.running = subprocess.Popen(self.words(), start_new_session=True, stdout=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        ended = self.running.poll()
+        if ended is not None:
+            raise RuntimeError(f"a client ended early: {self.running.args}: {ended}")
+        os.killpg(self.running.pid, signal.SIGKILL)
+        self.running.wait()
 
 
-def phases(appliance, rounds, seconds, note):
-    """{phase: [percent of throughput that it cost, one of each round]}"""
+class Listing(Programs):
+    """One after the other."""
+
+    def words(self):
+        return ["sh", "-c", f"while {self.appliance.curl('/v1/flows')} -o /dev/null; do :; done"]
+
+
+class Scrapers(Programs):
+    settle = SCRAPERS_SETTLE_S
+
+    def words(self):
+        return [sys.executable, __file__, "--scrape", str(self.appliance.port)]
+
+
+class Events(Nothing):
+    """One reader of all of them, as fast as it can."""
+
+    bytes = 0
+
+    def __enter__(self):
+        self.stream = socket.socket(socket.AF_UNIX)
+        self.stream.connect(str(self.appliance.socket))
+        self.stream.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+        return self
+
+    def read(self):
+        while data := self.stream.recv(1 << 20):
+            Events.bytes += len(data)
+
+    def __exit__(self, *_):
+        self.stream.shutdown(socket.SHUT_RDWR)
+        self.reader.join()
+        self.stream.close()
+
+
+PHASES = {"nothing": Nothing, "listing": Listing, "scrapers": Scrapers, "events": Events}
+
+
+def phases(appliance, turns, seconds, note):
+    """{phase: [percent of throughput that it cost, one of each turn]}"""
     costs = {name: [] for name in PHASES}
     rates = {name: [] for name in ("none", *PHASES)}
-    for turn in range(rounds):
-        note(f"round {turn + 1} of {rounds}")
-        before = appliance.rate(seconds)
-        rates["none"].append(before)
-        for name, commands in PHASES.items():
-            with Clients(commands(appliance)):
-                rate = appliance.rate(seconds)
+    before = appliance.rate(seconds)
+    for turn in range(turns):
+        if turn % TURNS_PER_ROUND == 0:
+            note(f"turn {turn + 1} of {turns}")
+        for name, phase in PHASES.items():
+            with phase(appliance):
+                rate = appliance.rate(seconds, phase.settle)
             after = appliance.rate(seconds)
             rates[name].append(rate)
             rates["none"].append(after)
             costs[name].append(100 * (1 - rate / ((before + after) / 2)))
             before = after
     return costs, rates
+
+
+def middle(values):
+    """The median, its 95 % interval (between order statistics), and the quartiles."""
+    ordered = sorted(values)
+    count = len(ordered)
+    half = 1.96 * math.sqrt(count) / 2
+    low, high = max(0, math.floor(count / 2 - half)), min(count - 1, math.ceil(count / 2 + half))
+    return {
+        "median": statistics.median(ordered),
+        "from": ordered[low],
+        "to": ordered[high],
+        "quartiles": [ordered[count // 4], ordered[3 * count // 4]],
+    }
 
 
 def one_listing(appliance, note):
@@ -318,7 +381,7 @@ def main():
     read.add_argument("--folder", type=Path)
     read.add_argument("--flows", type=int, default=1_000_000)
     read.add_argument("--rounds", type=int, default=5)
-    read.add_argument("--seconds", type=float, default=2.0)
+    read.add_argument("--seconds", type=float, default=0.1)
     read.add_argument("--json", action="store_true")
     given = read.parse_args()
     if given.scrape:
@@ -348,7 +411,7 @@ def main():
         while held < given.flows and time.monotonic() < until:
             time.sleep(0.5)
             held = appliance.get("/v1/stats")["entries"]
-        costs, rates = phases(appliance, given.rounds, given.seconds, note)
+        costs, rates = phases(appliance, given.rounds * TURNS_PER_ROUND, given.seconds, note)
         listing = one_listing(appliance, note)
         lost = appliance.get("/v1/stats")["workers"][0]["events_lost"]
     finally:
@@ -359,17 +422,22 @@ def main():
     told = {
         "flows": held,
         "none_packets_per_cpu_second": none,
-        "cost_percent": {name: statistics.median(each) for name, each in costs.items()},
-        "cost_percent_rounds": costs,
+        "cost_percent": {name: middle(each) for name, each in costs.items()},
+        "cost_percent_turns": costs,
+        "events_mib": Events.bytes / (1 << 20),
         "listing": listing,
         "events_lost": lost,
     }
     if given.json:
         print(json.dumps(told))
         return
-    print(f"{held} flows, {none / 1e6:.2f} million packets per second of the worker's core without anything")
-    for name, each in costs.items():
-        print(f"  {name:<9} costs {statistics.median(each):5.2f} %   (rounds: {' '.join(f'{one:.1f}' for one in each)})")
+    print(f"{held} flows, {none / 1e6:.2f} million packets per second of the worker's core without anything; {len(costs['events'])} turns")
+    for name, each in told["cost_percent"].items():
+        print(
+            f"  {name:<9} costs {each['median']:5.2f} %   (95 %: {each['from']:.2f} to {each['to']:.2f}; half of the turns: "
+            f"{each['quartiles'][0]:.1f} to {each['quartiles'][1]:.1f})"
+        )
+    print(f"  {told['events_mib']:.0f} MiB of events were read; {lost} did not fit the ring")
     print(
         f"  one listing of {listing['flows']} flows ({listing['mib']:.0f} MiB) took {listing['seconds']:.1f} s; memory "
         f"{listing['resident_mib_before']:.1f} -> at most {listing['resident_mib_most']:.1f} MiB; meanwhile "
