@@ -92,7 +92,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
     drop(views);
     assert_eq!(burst[2].segments(), 5);
     let Exit::Queue(wan) = &mut worker[1].exit else { panic!("no queue") };
-    assert_eq!((wan.send(&mut burst), wan.unsent()), (5, 0));
+    assert_eq!(wan.send(&mut burst), 5);
     assert_eq!(ports.ports[1].stats().tx_packets, 5);
     assert_eq!(ports.ports[0].stats().rx_packets, 5);
 
@@ -135,7 +135,7 @@ fn frames_pass_from_port_to_port_as_they_came() {
     assert_eq!((short.segments(), long.segments()), (3, 2));
     burst.push(long).unwrap();
     burst.push(short).unwrap();
-    assert_eq!((egress.send(&mut burst), egress.unsent()), (1, 1));
+    assert_eq!(egress.send(&mut burst), 1, "one of two");
     queues.rx[0].receive(&mut burst);
     assert_eq!((burst.len(), burst[0].segments()), (1, 1));
     assert!(burst[0].data() == want, "the bytes are as they were");

@@ -45,7 +45,6 @@ static const size_t DPDK_MBUF_OFF_PORT = offsetof(struct rte_mbuf, port);
 static const size_t DPDK_MBUF_OFF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);
 static const size_t DPDK_MBUF_OFF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t DPDK_MBUF_OFF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
-static const size_t DPDK_MBUF_OFF_RSS = offsetof(struct rte_mbuf, hash.rss);
 static const size_t DPDK_MBUF_OFF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
 static const size_t DPDK_MBUF_OFF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t DPDK_MBUF_OFF_NEXT = offsetof(struct rte_mbuf, next);

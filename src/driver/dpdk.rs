@@ -429,11 +429,6 @@ impl Ingress {
         Refused { lies, oversize: self.oversize, untagged: self.untagged }
     }
 
-    /// The side that these frames enter by.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
     /// Whether frames are received here.
     pub fn has_queue(&self) -> bool {
         self.queue.is_some()
@@ -537,21 +532,20 @@ pub struct Egress {
     queue: TxQueue,
     /// The device sends frames of several segments too.
     chains: bool,
-    unsent: u64,
 }
 
 impl Egress {
     /// By `queue`, whose device sends frames of several segments if `chains`.
     pub fn new(queue: TxQueue, chains: bool) -> Self {
-        Self { queue, chains, unsent: 0 }
+        Self { queue, chains }
     }
 
     /// Sends `burst`; gives how many frames the device took. It is offered again while the device takes some; the
-    /// rest are freed and counted.
+    /// rest are freed.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> usize {
         if !self.chains && burst.iter().any(|frame| frame.segments() > 1) {
-            self.unsent += join(burst);
+            join(burst);
         }
         let mut sent = 0;
         for _ in 0..SEND_TRIES {
@@ -561,14 +555,11 @@ impl Egress {
                 break;
             }
         }
-        if !burst.is_empty() {
-            self.unsent += burst.len() as u64;
-            burst.clear();
-        }
+        burst.clear();
         sent
     }
 
-    /// As [`Ingress::set_running`]. What is to be sent meanwhile is freed and counted.
+    /// As [`Ingress::set_running`]. What is to be sent meanwhile is freed.
     pub fn set_running(&mut self, running: bool) -> bool {
         if running {
             return self.queue.wake();
@@ -576,20 +567,13 @@ impl Egress {
         self.queue.park();
         true
     }
-
-    /// Frames that the device did not take, or that it cannot take.
-    pub fn unsent(&self) -> u64 {
-        self.unsent
-    }
 }
 
 /// Makes one segment of each frame, for a device that sends no others: net_af_xdp would send what lies behind the first
-/// one's buffer. A buffer has room for a frame of the greatest MTU; gives how many were longer, and had to be freed.
+/// one's buffer. A buffer has room for a frame of the greatest MTU; what is longer is freed.
 #[cold]
-fn join(burst: &mut Burst) -> u64 {
-    let before = burst.len();
+fn join(burst: &mut Burst) {
     burst.retain(Mbuf::linearize);
-    (before - burst.len()) as u64
 }
 
 #[cfg(test)]

@@ -77,7 +77,6 @@ pub mod mbuf {
         ol_flags set_ol_flags: u64, DPDK_MBUF_OFF_OL_FLAGS;
         pkt_len set_pkt_len: u32, DPDK_MBUF_OFF_PKT_LEN;
         data_len set_data_len: u16, DPDK_MBUF_OFF_DATA_LEN;
-        rss set_rss: u32, DPDK_MBUF_OFF_RSS;
         vlan_tci set_vlan_tci: u16, DPDK_MBUF_OFF_VLAN_TCI;
         buf_len set_buf_len: u16, DPDK_MBUF_OFF_BUF_LEN;
         next set_next: *mut rte_mbuf, DPDK_MBUF_OFF_NEXT;

@@ -125,13 +125,6 @@ impl Mbuf {
         unsafe { field::set_port(self.raw.as_ptr(), port) }
     }
 
-    /// The device's RSS hash; means nothing where the device gives none.
-    #[inline(always)]
-    pub fn rss_hash(&self) -> u32 {
-        // SAFETY: raw is a live mbuf.
-        unsafe { field::rss(self.raw.as_ptr()) }
-    }
-
     /// Whether the device found an IPv4 header's checksum right.
     #[inline(always)]
     pub fn ip_checksum_good(&self) -> bool {

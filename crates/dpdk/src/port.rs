@@ -127,8 +127,6 @@ pub struct Info {
     pub min_mtu: u16,
     pub max_mtu: u16,
     pub mac: [u8; 6],
-    /// It verifies TCP and UDP checksums in hardware.
-    pub rx_checksum: bool,
     /// It can send frames of several segments, if asked to at start. Of one that cannot, frames of one segment are all
     /// that may be sent: it would send what lies behind the first segment's buffer.
     pub tx_multi_segment: bool,
@@ -260,10 +258,6 @@ impl Started {
     /// One queue less.
     pub(crate) fn leave_seat(&self) {
         self.seats.fetch_sub(1, Ordering::Release);
-    }
-
-    pub(crate) fn port_name(&self) -> &str {
-        self.opened.device.name()
     }
 }
 
@@ -516,7 +510,6 @@ fn info(id: u16) -> Result<Info, i32> {
         unsafe { CStr::from_ptr(raw.driver_name) }.to_string_lossy().into_owned()
     };
     Ok(Info {
-        rx_checksum: rx_checksum(&driver, raw.rx_offload_capa) == RX_CHECKSUM,
         tx_multi_segment: raw.tx_offload_capa & sys::DPDK_TX_OFFLOAD_MULTI_SEGS != 0
             || CHAINS_UNSAID.contains(&driver.as_str()),
         rss: raw.flow_type_rss_offloads & RSS_TYPES != 0,

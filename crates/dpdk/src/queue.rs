@@ -132,11 +132,6 @@ impl RxQueue {
     pub fn wake(&mut self) -> bool {
         self.seat.wake()
     }
-
-    /// The name of the port's device.
-    pub fn port_name(&self) -> &str {
-        self.seat.started.port_name()
-    }
 }
 
 impl TxQueue {
@@ -164,10 +159,5 @@ impl TxQueue {
     /// Uses the device again; false while the port is halted.
     pub fn wake(&mut self) -> bool {
         self.seat.wake()
-    }
-
-    /// The name of the port's device.
-    pub fn port_name(&self) -> &str {
-        self.seat.started.port_name()
     }
 }

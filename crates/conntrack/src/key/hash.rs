@@ -137,19 +137,6 @@ impl Hasher {
         }
         elsewhere(&self.secret, key)
     }
-
-    /// The hashes of a burst's keys, into the front of `hashes`; as many as the shorter of the two holds.
-    #[inline]
-    pub fn hash_all(&self, keys: &[FlowKey], hashes: &mut [u64]) {
-        #[cfg(target_arch = "x86_64")]
-        if self.aes {
-            // SAFETY: as in `hash`.
-            return unsafe { aes::hash_all(&self.secret, keys, hashes) };
-        }
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = portable(&self.secret, key);
-        }
-    }
 }
 
 /// [`portable`] as a call: no processor that is compiled for AES comes here, and the keys of the others stay in registers.
@@ -220,15 +207,6 @@ mod aes {
         let hi = round(round(xor(block(hi0, hi1), k1), k2), k3);
         let rest = round(round(xor(block(tail, 0), k2), k3), k0);
         low(round(round(xor(round(lo, hi), rest), k1), k3))
-    }
-
-    /// One function for the burst, so that the rounds of several keys overlap.
-    #[target_feature(enable = "aes")]
-    pub(super) fn hash_all(secret: &[u64; 8], keys: &[FlowKey], hashes: &mut [u64]) {
-        for (out, key) in hashes.iter_mut().zip(keys) {
-            // SAFETY: this function has the instructions.
-            *out = unsafe { hash_here(secret, key.words()) };
-        }
     }
 }
 
@@ -366,18 +344,6 @@ mod tests {
                 let mut secret = [0; 4];
                 secret[bit / 64] = 1 << (bit % 64);
                 assert!(seen.insert(Hasher::new(secret, cpu).hash(&key)), "secret bit {bit}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_burst_hashes_as_its_keys_do_one_by_one() {
-        for hasher in hashers() {
-            let keys: Vec<FlowKey> = (0..67).map(|n| v4(n, !n, n as u16, 1)).collect();
-            let mut hashes = vec![0; 64];
-            hasher.hash_all(&keys, &mut hashes);
-            for (key, hash) in keys.iter().zip(&hashes) {
-                assert_eq!(hasher.hash(key), *hash);
             }
         }
     }
