@@ -132,6 +132,28 @@ fn a_driver_that_could_not_start_again_is_not_stopped() {
 }
 
 #[test]
+fn a_port_that_is_to_take_its_own_frames_alone_is_not_promiscuous() {
+    need_root();
+    let name = unique();
+    let port = |number: u8, port: &str, role: &str, peer: &str, more: &str| {
+        format!(
+            "[[port]]\nname = \"{port}\"\ndevice = \"net_tap{number},iface={name}q{number}\"\n\
+             role = \"{role}\"\npeer = \"{peer}\"\n{more}"
+        )
+    };
+    let config =
+        port(0, "lan", "inside", "wan", "promiscuous = false\n") + &port(1, "wan", "outside", "lan", "");
+    let appliance = Appliance::start(&config);
+    let by_the_kernel = [0, 1].map(|number| {
+        appliance.space().ip(&["-o", "link", "show", "dev", &format!("{name}q{number}")]).contains("PROMISC")
+    });
+    assert_eq!(by_the_kernel, [false, true]);
+    let ports = appliance.tell(&["ports"]);
+    let told: Vec<_> = ports.split("promiscuous ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+    assert_eq!(told, ["off", "on"], "{ports}");
+}
+
+#[test]
 fn several_pairs_of_ports_keep_to_themselves() {
     need_root();
     let name = unique();
