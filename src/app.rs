@@ -377,7 +377,6 @@ fn serve(
         // Whatever the working directory will be then.
         config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         hangup: Arc::clone(&hangup),
-        workers: ends,
         zones,
         board,
         exports,
@@ -402,7 +401,7 @@ fn serve(
                 }
             }
         };
-        Ok(control::serve(doors, appliance, until).await?)
+        Ok(control::serve(doors, appliance, ends, until).await?)
     });
     // A read from a disk that does not answer may be under way: the end waits for none of that.
     runtime.shutdown_timeout(Duration::from_secs(1));

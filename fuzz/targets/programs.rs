@@ -420,7 +420,7 @@ fn send(together: &mut Side, alone: &mut Side, now: Tick, burst: &mut Vec<&Sent>
         assert_eq!(alone.burst(now, &[*frame]), [outcome]);
     }
     let told = |side: &Side| -> Vec<_> {
-        side.events.as_slice().iter().map(|event| (event.at, event.kind, event.flow())).collect()
+        side.events.as_slice().iter().map(|event| (event.at(), event.kind, event.flow())).collect()
     };
     assert_eq!(told(&together), told(&alone));
     assert_eq!(together.tracker.states(), alone.tracker.states());

@@ -6,6 +6,7 @@ pub mod command;
 pub mod report;
 pub mod ring;
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,6 +14,7 @@ use command::Ticket;
 use conntrack::event::{Event, EventKind};
 use report::Sighting;
 use ring::Ring;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 /// Commands on their way to one worker, and as many answers on their way back.
 pub const COMMANDS: usize = 16;
@@ -31,8 +33,11 @@ pub const FOLLOWED: usize = 1024;
 struct Queues {
     commands: Ring<Ticket>,
     answers: Ring<Ticket>,
-    events: Ring<Event>,
-    /// Events lost before they reached `events`.
+    /// Events that found no room.
+    refused: AtomicU64,
+    /// Those of them that told of a flow's end.
+    ends_refused: AtomicU64,
+    /// Events lost before they came here.
     lost_earlier: AtomicU64,
     records: Ring<Sighting>,
     /// INVALID and dropped packets of which there is no record.
@@ -40,18 +45,28 @@ struct Queues {
     followed: Ring<Sighting>,
     /// Packets that passed without a look, because too many had been followed.
     unfollowed: AtomicU64,
-    /// Those of the events that `events` refused that told of a flow's end.
-    ends_refused: AtomicU64,
     stop: AtomicBool,
+}
+
+impl Queues {
+    fn events_lost(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed) + self.lost_earlier.load(Ordering::Relaxed)
+    }
 }
 
 /// Control's end.
 #[derive(Debug)]
-pub struct ControlEnd(Arc<Queues>);
+pub struct ControlEnd {
+    queues: Arc<Queues>,
+    events: Consumer<Event>,
+}
 
-/// The worker's end.
+/// The worker's end. Events go by another kind of ring than the rest: `docs/decisions/0011-events-cross-cores-in-batches.md`.
 #[derive(Debug)]
-pub struct WorkerEnd(Arc<Queues>);
+pub struct WorkerEnd {
+    queues: Arc<Queues>,
+    events: Producer<Event>,
+}
 
 /// Both ends of a new set of queues; all of their memory is taken here.
 pub fn pair() -> (ControlEnd, WorkerEnd) {
@@ -59,67 +74,82 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         commands: Ring::with_capacity(COMMANDS),
         // The control side never has more tickets out than this, so an answer always finds room.
         answers: Ring::with_capacity(COMMANDS),
-        events: Ring::with_capacity(EVENTS),
+        refused: AtomicU64::new(0),
+        ends_refused: AtomicU64::new(0),
         lost_earlier: AtomicU64::new(0),
         records: Ring::with_capacity(RECORDS),
         unrecorded: AtomicU64::new(0),
         followed: Ring::with_capacity(FOLLOWED),
         unfollowed: AtomicU64::new(0),
-        ends_refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
-    (ControlEnd(Arc::clone(&queues)), WorkerEnd(queues))
+    let (mut into, out_of) = RingBuffer::new(EVENTS);
+    take_memory(&mut into);
+    (ControlEnd { queues: Arc::clone(&queues), events: out_of }, WorkerEnd { queues, events: into })
+}
+
+/// Writes to every place of an empty ring, which has only reserved its memory: else the worker would wait for the kernel to
+/// give it, page by page.
+fn take_memory<T>(ring: &mut Producer<T>) {
+    if let Ok(mut places) = ring.write_chunk_uninit(ring.slots()) {
+        let (first, second) = places.as_mut_slices();
+        first.iter_mut().chain(second).for_each(|place| *place = MaybeUninit::zeroed());
+    }
 }
 
 impl ControlEnd {
     /// Sends a command, or gives it back when [`COMMANDS`] wait already.
     pub fn send(&self, ticket: Ticket) -> Result<(), Ticket> {
-        self.0.commands.push(ticket)
+        self.queues.commands.push(ticket)
     }
 
     /// The next command that came back with its answer.
     pub fn next_answer(&self) -> Option<Ticket> {
-        self.0.answers.pop()
+        self.queues.answers.pop()
     }
 
-    /// The next event.
-    pub fn next_event(&self) -> Option<Event> {
-        self.0.events.pop()
+    /// Moves the oldest events to the end of `taken`, as many as it has room for. Their places are free again all at once, so
+    /// that a worker that waits for room does not look after each.
+    pub fn take_events(&mut self, taken: &mut Vec<Event>) {
+        let room = (taken.capacity() - taken.len()).min(self.events.slots());
+        if let Ok(oldest) = self.events.read_chunk(room) {
+            taken.extend(oldest);
+        }
     }
 
     /// Events lost on their way out, since the start.
     pub fn events_lost(&self) -> u64 {
-        self.0.events.refused() + self.0.lost_earlier.load(Ordering::Relaxed)
+        self.queues.events_lost()
     }
 
     /// Those of [`ControlEnd::events_lost`] that told, or may have told, of a flow's end.
     pub fn ends_lost(&self) -> u64 {
-        self.0.ends_refused.load(Ordering::Relaxed) + self.0.lost_earlier.load(Ordering::Relaxed)
+        self.queues.ends_refused.load(Ordering::Relaxed) + self.queues.lost_earlier.load(Ordering::Relaxed)
     }
 
     /// The oldest record of an INVALID or dropped packet that has not been taken.
     pub fn next_record(&self) -> Option<Sighting> {
-        self.0.records.pop()
+        self.queues.records.pop()
     }
 
     /// INVALID and dropped packets of which there is no record, or none any more, since the start.
     pub fn unrecorded(&self) -> u64 {
-        self.0.records.refused() + self.0.unrecorded.load(Ordering::Relaxed)
+        self.queues.records.refused() + self.queues.unrecorded.load(Ordering::Relaxed)
     }
 
     /// The next packet that was followed.
     pub fn next_followed(&self) -> Option<Sighting> {
-        self.0.followed.pop()
+        self.queues.followed.pop()
     }
 
     /// Packets that were not followed, or not looked at, because there were too many, since the start.
     pub fn unfollowed(&self) -> u64 {
-        self.0.followed.refused() + self.0.unfollowed.load(Ordering::Relaxed)
+        self.queues.followed.refused() + self.queues.unfollowed.load(Ordering::Relaxed)
     }
 
     /// Something by which the worker can be told to end after its present turn.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.0))
+        Stopper(Arc::clone(&self.queues))
     }
 }
 
@@ -138,60 +168,135 @@ impl WorkerEnd {
     /// The next command to serve.
     #[inline]
     pub fn next_command(&self) -> Option<Ticket> {
-        self.0.commands.pop()
+        self.queues.commands.pop()
     }
 
     /// Sends a served command back.
     pub fn answer(&self, ticket: Ticket) {
-        let sent = self.0.answers.push(ticket);
+        let sent = self.queues.answers.push(ticket);
         debug_assert!(sent.is_ok(), "more tickets out than answers have room for");
     }
 
-    /// Sends an event, or counts it as refused.
+    /// Sends events; those that find no room are counted as refused.
     #[inline]
-    pub fn tell(&self, event: Event) {
-        // A slow reader loses and is told how many; the ring has counted it.
-        if let Err(lost) = self.0.events.push(event)
-            && matches!(lost.kind, EventKind::Destroy(_))
-        {
-            self.0.ends_refused.fetch_add(1, Ordering::Relaxed);
+    pub fn tell(&mut self, events: &[Event]) {
+        let (_, lost) = self.events.push_partial_slice(events);
+        if !lost.is_empty() {
+            self.refuse(lost);
         }
+    }
+
+    /// A slow reader loses, and is told how many.
+    #[cold]
+    fn refuse(&self, lost: &[Event]) {
+        let ends = lost.iter().filter(|event| matches!(event.kind, EventKind::Destroy(_))).count();
+        self.queues.refused.fetch_add(lost.len() as u64, Ordering::Relaxed);
+        self.queues.ends_refused.fetch_add(ends as u64, Ordering::Relaxed);
     }
 
     /// Says how many events were lost before [`WorkerEnd::tell`], since the start.
     #[inline]
     pub fn lost_earlier(&self, total: u64) {
-        self.0.lost_earlier.store(total, Ordering::Relaxed);
+        self.queues.lost_earlier.store(total, Ordering::Relaxed);
     }
 
     /// Keeps a record of an INVALID or dropped packet, in the place of the oldest if need be.
     pub fn record(&self, told: Sighting) {
-        self.0.records.push_over(told);
+        self.queues.records.push_over(told);
     }
 
     /// Says how many INVALID and dropped packets were not recorded, since the start.
     pub fn leave_unrecorded(&self, total: u64) {
-        self.0.unrecorded.store(total, Ordering::Relaxed);
+        self.queues.unrecorded.store(total, Ordering::Relaxed);
     }
 
     /// Tells of a packet that was followed, or counts it.
     pub fn follow(&self, told: Sighting) {
-        let _ = self.0.followed.push(told);
+        let _ = self.queues.followed.push(told);
     }
 
     /// Counts packets that passed without a look, because too many had been followed.
     pub fn leave_unfollowed(&self, packets: u64) {
-        self.0.unfollowed.fetch_add(packets, Ordering::Relaxed);
+        self.queues.unfollowed.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// See [`ControlEnd::events_lost`].
     pub fn events_lost(&self) -> u64 {
-        self.0.events.refused() + self.0.lost_earlier.load(Ordering::Relaxed)
+        self.queues.events_lost()
     }
 
     /// Whether this worker has been told to end.
     #[inline]
     pub fn stopped(&self) -> bool {
-        self.0.stop.load(Ordering::Acquire)
+        self.queues.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use conntrack::event::{DestroyReason, Events};
+    use conntrack::policy::{Policy, Role};
+    use conntrack::table::memory::Memory;
+    use conntrack::tick::Tick;
+    use conntrack::track::settings::{Profile, Settings};
+    use conntrack::tracker::{Frame, Limits, OnFull, Outcome, Tracker, Verdict};
+    use conntrack::wire::{Checksum, Link};
+
+    use super::*;
+
+    /// What a tracker tells of a flow's beginning.
+    pub(crate) fn event() -> Event {
+        let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
+        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
+        let settings = Settings::new(Profile::Linux);
+        let mut tracker =
+            Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
+        let bytes = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1];
+        let frame =
+            Frame { bytes: &bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
+        let mut events = Events::with_capacity(1);
+        tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
+        events.as_slice()[0]
+    }
+
+    #[test]
+    fn events_that_find_no_room_are_counted_and_those_of_ends_apart() {
+        let (mut control, mut worker) = pair();
+        let begins = event();
+        let ends = Event { kind: EventKind::Destroy(DestroyReason::Closed), ..begins };
+        worker.tell(&vec![begins; EVENTS - 3]);
+        worker.tell(&[ends, ends, ends, begins, ends, ends]);
+        worker.tell(&[begins]);
+        worker.lost_earlier(5);
+        assert_eq!((control.events_lost(), worker.events_lost(), control.ends_lost()), (4 + 5, 4 + 5, 2 + 5));
+
+        let mut taken = Vec::with_capacity(EVENTS - 1);
+        control.take_events(&mut taken);
+        assert!(taken.len() == EVENTS - 1 && taken[EVENTS - 2].kind == ends.kind);
+        worker.tell(&[begins; 2]);
+        control.take_events(&mut taken);
+        assert_eq!(taken.len(), EVENTS - 1, "there is room for no more");
+        taken.clear();
+        control.take_events(&mut taken);
+        let kinds: Vec<_> = taken.iter().map(|event| event.kind).collect();
+        assert_eq!((kinds, control.events_lost()), (vec![ends.kind, begins.kind, begins.kind], 4 + 5));
+    }
+
+    /// Pages that the kernel has given to this thread when it first touched them.
+    fn faults() -> u64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, numbers) = stat.rsplit_once(')').unwrap();
+        numbers.split_ascii_whitespace().nth(7).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_worker_that_tells_waits_for_no_page() {
+        let (_control, mut worker) = pair();
+        let burst = [event(); 64];
+        let before = faults();
+        (0..EVENTS / burst.len()).for_each(|_| worker.tell(&burst));
+        let (faults, pages) = (faults() - before, (EVENTS * size_of::<Event>()) as u64 / 4096);
+        assert_eq!(worker.events_lost(), 0);
+        assert!(faults < pages / 8, "{faults} faults in a ring of {pages} pages");
     }
 }

@@ -133,7 +133,7 @@ impl Replay {
                 out.write_all(b"\n")
             }
             (Heard::Event(event), Layout::Text | Layout::Xml | Layout::Save | Layout::Table) => {
-                let unix_ms = start_unix_ms + event.at.as_millis();
+                let unix_ms = start_unix_ms + event.at().as_millis();
                 let since = Since { boot_unix_ms: start_unix_ms, now_unix_ms: unix_ms };
                 let style = Style { since: output.since.then_some(since), ..output.style(classic) };
                 events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)

@@ -215,9 +215,11 @@ impl Workers {
         }
     }
 
-    /// The next event of a worker.
-    pub(super) fn next_event(&self, worker: usize) -> Option<Event> {
-        self.lines.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).end.next_event()
+    /// Moves a worker's oldest events to the end of `taken`, as many as it has room for.
+    pub(super) fn take_events(&self, worker: usize, taken: &mut Vec<Event>) {
+        if let Some(line) = self.lines.get(worker) {
+            line.lock().unwrap_or_else(PoisonError::into_inner).end.take_events(taken);
+        }
     }
 
     /// Those of [`Workers::events_lost`] that told of flows' ends.

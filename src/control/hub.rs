@@ -22,6 +22,9 @@ use conntrack::wire::Tags;
 /// Lines that a reader may be behind before it loses some.
 const BACKLOG: usize = 2 * EVENTS;
 
+/// Events that are taken out of a ring together.
+const TOGETHER: usize = 256;
+
 /// How often the rings are emptied: an eighth of the time in which they fill at 100,000 events a second.
 const PERIOD: Duration = Duration::from_millis(10);
 
@@ -173,19 +176,27 @@ impl Hub {
     pub(super) fn drain(&self, workers: &Workers, worker: usize) {
         let timeouts = (self.words.timeouts)();
         let boot_unix_ms = (self.words.boot_unix_ms)();
-        for _ in 0..EVENTS {
-            let Some(event) = workers.next_event(worker) else { break };
-            let Words { classic, community_id_seed, ref tags_of, .. } = self.words;
-            if !self.exports.is_empty()
-                && let Some(record) = Record::new(&event, &timeouts, boot_unix_ms, tags_of)
-            {
-                self.exports.tell(&record);
+        let Words { classic, community_id_seed, ref tags_of, .. } = self.words;
+        let mut taken = Vec::with_capacity(TOGETHER);
+        for _ in 0..EVENTS / TOGETHER {
+            workers.take_events(worker, &mut taken);
+            for event in &taken {
+                if !self.exports.is_empty()
+                    && let Some(record) = Record::new(event, &timeouts, boot_unix_ms, tags_of)
+                {
+                    self.exports.tell(&record);
+                }
+                if self.lines.receiver_count() > 0 {
+                    let view = event.flow();
+                    let line =
+                        EventLine::new(event, classic, boot_unix_ms).identified(&view, community_id_seed);
+                    self.say(&line, Some(Arc::new((event.kind, view))));
+                }
             }
-            if self.lines.receiver_count() > 0 {
-                let view = event.flow();
-                let line = EventLine::new(&event, classic, boot_unix_ms).identified(&view, community_id_seed);
-                self.say(&line, Some(Arc::new((event.kind, view))));
+            if taken.len() < TOGETHER {
+                break;
             }
+            taken.clear();
         }
     }
 
@@ -212,8 +223,10 @@ impl Hub {
             return false;
         }
         // What is left over was for readers that are gone.
+        let mut taken = Vec::with_capacity(EVENTS);
         for worker in 0..workers.len() {
-            while workers.next_event(worker).is_some() {}
+            workers.take_events(worker, &mut taken);
+            taken.clear();
         }
         true
     }
@@ -246,16 +259,10 @@ pub(super) fn write_line<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
 
 #[cfg(test)]
 mod tests {
-    use conntrack::event::{Event, Events};
-    use conntrack::policy::{Policy, Role};
-    use conntrack::table::memory::Memory;
-    use conntrack::tick::Tick;
     use conntrack::track::settings::{Profile, Settings};
-    use conntrack::tracker::{Frame, Limits, OnFull, Outcome, Tracker, Verdict};
-    use conntrack::wire::{Checksum, Link};
 
     use super::*;
-    use crate::bus::{WorkerEnd, pair};
+    use crate::bus::{self, WorkerEnd, pair};
 
     fn hub() -> Arc<Hub> {
         let words = Words {
@@ -303,30 +310,15 @@ mod tests {
         pump.abort();
     }
 
-    /// What a tracker tells of a flow's beginning.
-    fn event() -> Event {
-        let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
-        let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
-        let settings = Settings::new(Profile::Linux);
-        let mut tracker =
-            Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
-        let bytes = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1];
-        let frame =
-            Frame { bytes: &bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
-        let mut events = Events::with_capacity(1);
-        tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
-        events.as_slice()[0]
-    }
-
     #[tokio::test]
     async fn rings_are_emptied_while_a_worker_does_not_say_that_it_is_quiet() {
-        let ((first, one), (second, _silent)) = (pair(), pair());
+        let ((first, mut one), (second, _silent)) = (pair(), pair());
         let (hub, workers) = (hub(), Workers::new(vec![first, second]));
         *hub.listening.lock().await = Some(Told::All);
-        let event = event();
+        let event = bus::tests::event();
         let tells = async {
             for _ in 0..4 {
-                (0..EVENTS / 2).for_each(|_| one.tell(event));
+                one.tell(&vec![event; EVENTS / 2]);
                 tokio::time::sleep(5 * PERIOD).await;
             }
         };

@@ -65,8 +65,6 @@ pub struct Appliance {
     pub config_path: PathBuf,
     /// Told when the file is to be read again (SIGHUP).
     pub hangup: Arc<Notify>,
-    /// One for each worker, in order.
-    pub workers: Vec<ControlEnd>,
     pub zones: Registry,
     pub exports: Exports,
     /// Asks the drivers.
@@ -101,13 +99,14 @@ struct State {
     started: Instant,
 }
 
-/// Serves until `until` is done; then the socket's file is gone.
+/// Serves until `until` is done; then the socket's file is gone. `ends` has one for each worker, in order.
 pub async fn serve(
     claimed: Claimed,
     mut appliance: Appliance,
+    ends: Vec<ControlEnd>,
     until: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
-    let workers = Arc::new(Workers::new(std::mem::take(&mut appliance.workers)));
+    let workers = Arc::new(Workers::new(ends));
     let classic = appliance.config.settings.profile == Profile::Classic;
     let running = Arc::new(Mutex::new(appliance.config.clone()));
     let now = Arc::clone(&running);

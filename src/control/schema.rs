@@ -656,7 +656,7 @@ impl FlowTuple {
 impl EventLine {
     /// `event` as a line; `boot_unix_ms` is the wall clock's reading when the machine booted.
     pub fn new(event: &Event, classic: bool, boot_unix_ms: u64) -> Self {
-        let unix_ms = boot_unix_ms + event.at.as_millis();
+        let unix_ms = boot_unix_ms + event.at().as_millis();
         let flow = Box::new(Flow::new(&event.flow(), classic));
         match event.kind {
             EventKind::New => Self::New { unix_ms, flow },

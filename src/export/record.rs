@@ -31,7 +31,7 @@ impl Record {
     ) -> Option<Self> {
         let EventKind::Destroy(reason) = event.kind else { return None };
         let flow = event.flow();
-        let (start, told) = (flow.created.as_millis(), event.at.as_millis());
+        let (start, told) = (flow.created.as_millis(), event.at().as_millis());
         // Nobody writes down when a packet came: its deadline, less what it was given, says so. A timeout that was changed
         // meanwhile, or a time left that an operator set, shifts this, and never out of the flow's life.
         let given = given(&flow, timeouts);

@@ -511,9 +511,11 @@ impl Worker {
 
     /// Events to control.
     fn tell(&mut self) {
-        for &event in self.events.as_slice() {
-            self.bus.tell(event);
+        // None is lost but beside a full buffer.
+        if self.events.as_slice().is_empty() {
+            return;
         }
+        self.bus.tell(self.events.as_slice());
         self.events.clear();
         self.bus.lost_earlier(self.events.lost());
     }

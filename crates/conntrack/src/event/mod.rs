@@ -130,14 +130,18 @@ impl DestroyReason {
 /// One event.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    pub at: Tick,
     pub kind: EventKind,
     pub snapshot: Snapshot,
 }
 
 impl Event {
     /// Nothing happened.
-    const NONE: Self = Self { at: Tick(0), kind: EventKind::New, snapshot: Snapshot::NONE };
+    const NONE: Self = Self { kind: EventKind::New, snapshot: Snapshot::NONE };
+
+    /// When it happened.
+    pub fn at(&self) -> Tick {
+        self.snapshot.at()
+    }
 
     /// The flow as it was then.
     pub fn flow(&self) -> FlowView {

@@ -4,6 +4,7 @@
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::memory::Zeroed;
 use crate::track::{gre::GreVars, sctp::SctpVars, tcp::TcpVars, udp::UdpVars};
+use crate::wire::proto;
 
 /// A live flow. The words that carry its counters beyond 32 bits are in [`crate::table::cold`].
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +113,28 @@ impl Vars {
     pub fn raw(&self) -> &[u32; 13] {
         // SAFETY: every member is made of integers only, so every bit pattern is a valid `[u32; 13]`.
         unsafe { &self.raw }
+    }
+
+    /// Those two of the words that people are shown, for this protocol.
+    #[inline(always)]
+    pub fn shown(&self, l4: u8) -> [u32; 2] {
+        let (raw, at) = (self.raw(), Self::shown_at(l4));
+        [raw[at], raw[at + 1]]
+    }
+
+    /// Variables of which only those words are known.
+    pub fn of_shown(l4: u8, words: [u32; 2]) -> Self {
+        let (mut raw, at) = ([0; 13], Self::shown_at(l4));
+        (raw[at], raw[at + 1]) = (words[0], words[1]);
+        Self { raw }
+    }
+
+    #[inline(always)]
+    const fn shown_at(l4: u8) -> usize {
+        const _: () =
+            assert!(size_of::<TcpVars>() <= 4 * (TcpVars::SHOWN_AT + 2) && TcpVars::SHOWN_AT + 2 <= 13);
+        const _: () = assert!(size_of::<GreVars>() == 8 && core::mem::offset_of!(SctpVars, vtag) == 0);
+        if l4 == proto::TCP { TcpVars::SHOWN_AT } else { 0 }
     }
 
     /// The variables of a TCP flow.

@@ -249,7 +249,7 @@ impl Flows {
     #[inline(always)]
     pub(super) fn say(&self, now: Tick, flow: FlowIndex, kind: EventKind, events: &mut Events) {
         if let Some(event) = events.next() {
-            (event.at, event.kind) = (now, kind);
+            event.kind = kind;
             event.snapshot.take(now, flow, self.table.entry(flow), &self.cold, self.accounting);
         }
     }

@@ -220,6 +220,9 @@ pub struct TcpVars {
 }
 
 impl TcpVars {
+    /// The first of the two words of four bytes that hold `flags` and `scales`.
+    pub(crate) const SHOWN_AT: usize = core::mem::offset_of!(TcpVars, flags) / 4;
+
     /// The window scale of a side, 0 to 14.
     #[inline(always)]
     pub const fn scale(&self, side: Direction) -> u8 {
