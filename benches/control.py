@@ -318,9 +318,9 @@ PHASES = {"nothing": Nothing, "listing": Listing, "scrapers": Scrapers, "events"
 
 
 def phases(appliance, turns, seconds, note):
-    """{phase: [percent of throughput that it cost, one of each turn]}"""
+    """{phase: [percent of throughput that it cost, one of each turn]}, and the rates without anything."""
     costs = {name: [] for name in PHASES}
-    rates = {name: [] for name in ("none", *PHASES)}
+    none = []
     before = appliance.rate(seconds)
     for turn in range(turns):
         if turn % TURNS_PER_ROUND == 0:
@@ -329,11 +329,10 @@ def phases(appliance, turns, seconds, note):
             with phase(appliance):
                 rate = appliance.rate(seconds, phase.settle)
             after = appliance.rate(seconds)
-            rates[name].append(rate)
-            rates["none"].append(after)
+            none.append(after)
             costs[name].append(100 * (1 - rate / ((before + after) / 2)))
             before = after
-    return costs, rates
+    return costs, none
 
 
 def middle(values):
@@ -418,7 +417,7 @@ def main():
         appliance.stop()
         for name in ("load.pcap", "fill.pcap"):
             (given.folder / name).unlink(missing_ok=True)
-    none = statistics.median(rates["none"])
+    none = statistics.median(rates)
     told = {
         "flows": held,
         "none_packets_per_cpu_second": none,

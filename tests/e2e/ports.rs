@@ -49,6 +49,17 @@ fn field(ports: &str, port: &str, word: &str) -> u64 {
     number.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no {word} in {ports}"))
 }
 
+/// Inline between the taps `{prefix}0` and `{prefix}1`, with `of_lan` among the first one's keys.
+fn taps(prefix: &str, of_lan: &str) -> String {
+    let port = |number: u8, port: &str, role: &str, peer: &str, more: &str| {
+        format!(
+            "[[port]]\nname = \"{port}\"\ndevice = \"net_tap{number},iface={prefix}{number}\"\n\
+             role = \"{role}\"\npeer = \"{peer}\"\n{more}"
+        )
+    };
+    port(0, "lan", "inside", "wan", of_lan) + &port(1, "wan", "outside", "lan", "")
+}
+
 /// An appliance whose taps stay with it, each bridged to a cable that leads to a host.
 struct Bridged {
     appliance: Appliance,
@@ -60,14 +71,7 @@ impl Bridged {
     fn start() -> Self {
         need_root();
         let name = unique();
-        let port = |number: u8, port: &str, role: &str, peer: &str| {
-            format!(
-                "[[port]]\nname = \"{port}\"\ndevice = \"net_tap{number},iface={name}t{number}\"\n\
-                 role = \"{role}\"\npeer = \"{peer}\"\n"
-            )
-        };
-        let config = port(0, "lan", "inside", "wan") + &port(1, "wan", "outside", "lan");
-        let appliance = Appliance::start(&config);
+        let appliance = Appliance::start(&taps(&format!("{name}t"), ""));
         let host = |number: u8, v4: &str, v6: &str| {
             let host = Namespace::new(unique());
             let (tap, end, bridge) =
@@ -135,15 +139,7 @@ fn a_driver_that_could_not_start_again_is_not_stopped() {
 fn a_port_that_is_to_take_its_own_frames_alone_is_not_promiscuous() {
     need_root();
     let name = unique();
-    let port = |number: u8, port: &str, role: &str, peer: &str, more: &str| {
-        format!(
-            "[[port]]\nname = \"{port}\"\ndevice = \"net_tap{number},iface={name}q{number}\"\n\
-             role = \"{role}\"\npeer = \"{peer}\"\n{more}"
-        )
-    };
-    let config =
-        port(0, "lan", "inside", "wan", "promiscuous = false\n") + &port(1, "wan", "outside", "lan", "");
-    let appliance = Appliance::start(&config);
+    let appliance = Appliance::start(&taps(&format!("{name}q"), "promiscuous = false\n"));
     let by_the_kernel = [0, 1].map(|number| {
         appliance.space().ip(&["-o", "link", "show", "dev", &format!("{name}q{number}")]).contains("PROMISC")
     });
