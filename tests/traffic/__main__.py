@@ -53,7 +53,7 @@ def amount(asked, link):
     if asked.quick:
         return Amount(asked.flows, asked.flows // 10, fragments, JOINED, trials=(32, 64))
     if link == "nic":
-        return Amount(asked.flows, asked.flows // 10, trials=(16, 32))
+        return Amount(asked.flows, asked.flows // 10, trials=(16, 32), least=0.1)
     return Amount(asked.flows, asked.flows, fragments, JOINED)
 
 

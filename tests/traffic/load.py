@@ -1,15 +1,19 @@
 """The traffic of real sockets, run inside a namespace: many short connections, and datagrams too long for one frame.
 
 usage: load.py serve PORT                            answers TCP requests and echoes UDP, IPv4 and IPv6, until ended
-       load.py connect HOST PORT COUNT AT_ONCE FIRST that many connections, each a request, an answer and an orderly end;
-                                                     from the local ports that begin with FIRST
+       load.py connect HOST PORT COUNT AT_ONCE FIRST SECONDS
+                                                     that many connections, each a request, an answer and an orderly end;
+                                                     from the local ports that begin with FIRST; none begins after SECONDS
        load.py datagrams HOST PORT COUNT BYTES FIRST that many sockets, each sends one datagram and waits for its echo
 
 The last two print one line of JSON: how many were done, how many failed and why the first did.
 """
 
 import asyncio
+import functools
+import itertools
 import json
+import math
 import socket
 import sys
 import time
@@ -110,13 +114,13 @@ async def datagram(host, port, content, own):
         transport.close()
 
 
-async def many(count, at_once, one):
-    """`one(number)` so often, so many at a time; what became of them."""
+async def many(count, at_once, one, seconds=math.inf):
+    """`one(number)` so often, so many at a time, unless the time is over; what became of them."""
     left, done, failed, first, begun = iter(range(count)), 0, 0, None, time.monotonic()
 
     async def line():
         nonlocal done, failed, first
-        for number in left:
+        for number in itertools.takewhile(lambda _: time.monotonic() - begun < seconds, left):
             try:
                 await one(number)
                 done += 1
@@ -125,18 +129,21 @@ async def many(count, at_once, one):
                 first = first or f"{type(error).__name__} {error}".strip()
 
     await asyncio.gather(*(line() for _ in range(min(at_once, count))))
-    print(json.dumps({"done": done, "failed": failed, "first": first, "seconds": time.monotonic() - begun}))
+    return {"done": done, "failed": failed, "first": first, "seconds": time.monotonic() - begun}
 
 
 def main(argv):
     match argv:
         case ["serve", port]:
             asyncio.run(serve(int(port)))
-        case ["connect", host, port, count, at_once, first]:
-            asyncio.run(many(int(count), int(at_once), lambda number: connection(host, int(port), int(first) + number)))
+        case ["connect", host, port, count, at_once, first, seconds]:
+            ask = functools.partial(connection, host, int(port))
+            said = asyncio.run(many(int(count), int(at_once), lambda number: ask(int(first) + number), int(seconds)))
+            print(json.dumps(said))
         case ["datagrams", host, port, count, size, first]:
             content = bytes(number % 251 for number in range(int(size)))
-            asyncio.run(many(int(count), 4, lambda number: datagram(host, int(port), content, int(first) + number)))
+            said = asyncio.run(many(int(count), 4, lambda number: datagram(host, int(port), content, int(first) + number)))
+            print(json.dumps(said))
         case _:
             print(__doc__.strip(), file=sys.stderr)
             return 2
