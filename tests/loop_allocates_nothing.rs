@@ -122,7 +122,7 @@ fn appliance(eal: &Handle, dir: &str, number: usize, workers: u8) -> (Vec<Contro
 
 #[test]
 fn new_flows_events_listings_and_expiry_allocate_nothing() {
-    const FLOWS: u16 = 9_000;
+    const FLOWS: u16 = 12_000;
     const INVALID: u64 = 50;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
@@ -166,9 +166,9 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     assert_eq!(seen.work.tx_packets, 2 * u64::from(FLOWS) + INVALID, "fragments are held, the rest has left");
     assert_eq!(seen.entries, 4096);
     assert!(seen.events_lost > 0, "a ring that nobody reads was filled");
-    let mut events = Vec::with_capacity(2 * bus::EVENTS);
+    let mut events = Vec::with_capacity(2 * bus::EVENT_LINES);
     end.take_events(&mut events);
-    assert_eq!(events.len(), bus::EVENTS);
+    assert_eq!(events.len(), bus::EVENT_LINES);
 
     let (answer, calls) = ask(&end, &mut worker, Command::Page(Box::new(Page::with_capacity(8192))));
     let Command::Page(page) = answer else { panic!() };

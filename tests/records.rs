@@ -632,12 +632,12 @@ fn a_collector_that_stands_still_holds_up_nothing() {
 fn more_ends_at_once_than_the_rings_hold_are_records_or_counted() {
     // Twice the ring's room, ended within a few turns of the worker's loop.
     let frames: Vec<_> =
-        (0..60).flat_map(|host| (0..250).map(move |port| udp(host + 10, 2, 1000 + port, 53))).collect();
+        (0..130).flat_map(|host| (0..250).map(move |port| udp(host + 10, 2, 1000 + port, 53))).collect();
     let daemon = appliance(&frames, false, eve);
-    daemon.wait("/v1/stats", |stats| stats["entries"] == 15_000);
+    daemon.wait("/v1/stats", |stats| stats["entries"] == 32_500);
     flush(&daemon);
     let (records, lost) = settled(&daemon, "eve");
-    assert_eq!(records + lost, 15_000);
+    assert_eq!(records + lost, 32_500);
     assert_eq!(eve_lines(&daemon.folder.path().join("eve.json")).len() as u64, records);
     assert!(records > 0, "{lost}");
 }

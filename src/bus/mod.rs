@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use command::Ticket;
-use conntrack::event::{Event, EventKind};
+use conntrack::event::{Event, EventKind, Line};
 use report::Sighting;
 use ring::Ring;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -19,8 +19,12 @@ use rtrb::{Consumer, Producer, RingBuffer};
 /// Commands on their way to one worker, and as many answers on their way back.
 pub const COMMANDS: usize = 16;
 
-/// Events on their way out of one worker: at 100,000 events a second, what gathers in 80 ms.
-pub const EVENTS: usize = 8192;
+/// Lines of events on their way out of one worker, of which an event takes one or two: at 100,000 events a second of two
+/// lines each, what gathers in 80 ms.
+pub const EVENT_LINES: usize = 16_384;
+
+/// Events that a worker's end makes lines of together.
+const TOGETHER: usize = 64;
 
 /// Records of INVALID and dropped packets that one worker keeps: the last ones, read or not.
 pub const RECORDS: usize = 512;
@@ -58,14 +62,16 @@ impl Queues {
 #[derive(Debug)]
 pub struct ControlEnd {
     queues: Arc<Queues>,
-    events: Consumer<Event>,
+    events: Consumer<Line>,
 }
 
 /// The worker's end. Events go by another kind of ring than the rest: `docs/decisions/0011-events-cross-cores-in-batches.md`.
 #[derive(Debug)]
 pub struct WorkerEnd {
     queues: Arc<Queues>,
-    events: Producer<Event>,
+    events: Producer<Line>,
+    /// What is about to go there; has room for [`TOGETHER`] of the longest.
+    lines: Vec<Line>,
 }
 
 /// Both ends of a new set of queues; all of their memory is taken here.
@@ -83,9 +89,12 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
         unfollowed: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
-    let (mut into, out_of) = RingBuffer::new(EVENTS);
+    let (mut into, out_of) = RingBuffer::new(EVENT_LINES);
     take_memory(&mut into);
-    (ControlEnd { queues: Arc::clone(&queues), events: out_of }, WorkerEnd { queues, events: into })
+    (
+        ControlEnd { queues: Arc::clone(&queues), events: out_of },
+        WorkerEnd { queues, events: into, lines: Vec::with_capacity(2 * TOGETHER) },
+    )
 }
 
 /// Writes to every place of an empty ring, which has only reserved its memory: else the worker would wait for the kernel to
@@ -111,10 +120,17 @@ impl ControlEnd {
     /// Moves the oldest events to the end of `taken`, as many as it has room for. Their places are free again all at once, so
     /// that a worker that waits for room does not look after each.
     pub fn take_events(&mut self, taken: &mut Vec<Event>) {
-        let room = (taken.capacity() - taken.len()).min(self.events.slots());
-        if let Ok(oldest) = self.events.read_chunk(room) {
-            taken.extend(oldest);
+        let waiting = self.events.slots();
+        let Ok(chunk) = self.events.read_chunk(waiting) else { return };
+        let (first, second) = chunk.as_slices();
+        let mut read = 0;
+        let mut lines = first.iter().chain(second).inspect(|_| read += 1);
+        while taken.len() < taken.capacity()
+            && let Some(event) = Event::read(&mut lines)
+        {
+            taken.push(event);
         }
+        chunk.commit(read);
     }
 
     /// Events lost on their way out, since the start.
@@ -180,10 +196,30 @@ impl WorkerEnd {
     /// Sends events; those that find no room are counted as refused.
     #[inline]
     pub fn tell(&mut self, events: &[Event]) {
-        let (_, lost) = self.events.push_partial_slice(events);
-        if !lost.is_empty() {
-            self.refuse(lost);
+        for events in events.chunks(TOGETHER) {
+            self.lines.clear();
+            events.iter().for_each(|event| event.write(&mut self.lines));
+            if self.events.push_entire_slice(&self.lines).is_err() {
+                self.tell_first(events);
+            }
         }
+    }
+
+    /// Sends the first of these events, which are [`WorkerEnd::lines`] already: as many as there is room for.
+    #[cold]
+    fn tell_first(&mut self, events: &[Event]) {
+        let room = self.events.slots();
+        let (mut told, mut lines) = (0, 0);
+        while let Some(line) = self.lines.get(lines) {
+            let end = lines + 1 + usize::from(line.has_rest());
+            if end > room {
+                break;
+            }
+            (told, lines) = (told + 1, end);
+        }
+        let sent = self.events.push_entire_slice(&self.lines[..lines]);
+        debug_assert!(sent.is_ok(), "room goes away");
+        self.refuse(&events[told..]);
     }
 
     /// A slow reader loses, and is told how many.
@@ -244,16 +280,26 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What a tracker tells of a flow's beginning.
+    /// What a tracker tells of the beginning of an IPv4 flow.
     pub(crate) fn event() -> Event {
+        told_of(&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1])
+    }
+
+    /// The same of an IPv6 flow, which takes two lines.
+    fn long_event() -> Event {
+        let mut packet = [0; 40];
+        (packet[0], packet[6], packet[7]) = (0x60, 253, 64);
+        (packet[8], packet[23], packet[24], packet[39]) = (0x20, 1, 0x20, 2);
+        told_of(&packet)
+    }
+
+    fn told_of(bytes: &[u8]) -> Event {
         let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
         let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
         let settings = Settings::new(Profile::Linux);
         let mut tracker =
             Tracker::new(limits, settings, Policy::ACCEPT_ALL, OnFull::DropNew, memory).unwrap();
-        let bytes = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0xa9, 0xd9, 10, 0, 0, 1, 198, 18, 0, 1];
-        let frame =
-            Frame { bytes: &bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
+        let frame = Frame { bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
         let mut events = Events::with_capacity(1);
         tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
         events.as_slice()[0]
@@ -264,22 +310,57 @@ pub(crate) mod tests {
         let (mut control, mut worker) = pair();
         let begins = event();
         let ends = Event { kind: EventKind::Destroy(DestroyReason::Closed), ..begins };
-        worker.tell(&vec![begins; EVENTS - 3]);
+        worker.tell(&vec![begins; EVENT_LINES - 3]);
         worker.tell(&[ends, ends, ends, begins, ends, ends]);
         worker.tell(&[begins]);
         worker.lost_earlier(5);
         assert_eq!((control.events_lost(), worker.events_lost(), control.ends_lost()), (4 + 5, 4 + 5, 2 + 5));
 
-        let mut taken = Vec::with_capacity(EVENTS - 1);
+        let mut taken = Vec::with_capacity(EVENT_LINES - 1);
         control.take_events(&mut taken);
-        assert!(taken.len() == EVENTS - 1 && taken[EVENTS - 2].kind == ends.kind);
+        assert!(taken.len() == EVENT_LINES - 1 && taken[EVENT_LINES - 2].kind == ends.kind);
         worker.tell(&[begins; 2]);
         control.take_events(&mut taken);
-        assert_eq!(taken.len(), EVENTS - 1, "there is room for no more");
+        assert_eq!(taken.len(), EVENT_LINES - 1, "there is room for no more");
         taken.clear();
         control.take_events(&mut taken);
         let kinds: Vec<_> = taken.iter().map(|event| event.kind).collect();
         assert_eq!((kinds, control.events_lost()), (vec![ends.kind, begins.kind, begins.kind], 4 + 5));
+    }
+
+    #[test]
+    fn an_event_of_two_lines_finds_room_for_both_or_none() {
+        let (mut control, mut worker) = pair();
+        let (short, long) = (event(), long_event());
+        let mut taken = Vec::with_capacity(EVENT_LINES);
+        // The second time from the ring's last place, so that the two lie at its end and its beginning.
+        for before in [1, 0, 2] {
+            worker.tell(&vec![short; before]);
+            worker.tell(&vec![long; EVENT_LINES / 2]);
+            let told = EVENT_LINES / 2 - before.div_ceil(2);
+            // With less room than it needs, as control takes them.
+            let mut some = Vec::with_capacity(7);
+            while {
+                some.clear();
+                control.take_events(&mut some);
+                !some.is_empty()
+            } {
+                taken.append(&mut some);
+            }
+            assert!(taken[..before].iter().all(|event| *event == short));
+            assert!(taken[before..].iter().all(|event| *event == long));
+            assert_eq!(taken.len(), before + told);
+            taken.clear();
+        }
+        assert_eq!(control.events_lost(), 2);
+
+        worker.tell(&vec![short; EVENT_LINES - 1]);
+        worker.tell(&[long, short]);
+        assert_eq!(control.events_lost(), 4, "none overtakes one that was lost with it");
+        worker.tell(&[short]);
+        control.take_events(&mut taken);
+        assert_eq!((taken.len(), control.events_lost()), (EVENT_LINES, 4));
+        assert_eq!(worker.lines.capacity(), 2 * TOGETHER, "all of its memory was taken at the beginning");
     }
 
     /// Pages that the kernel has given to this thread when it first touched them.
@@ -294,8 +375,8 @@ pub(crate) mod tests {
         let (_control, mut worker) = pair();
         let burst = [event(); 64];
         let before = faults();
-        (0..EVENTS / burst.len()).for_each(|_| worker.tell(&burst));
-        let (faults, pages) = (faults() - before, (EVENTS * size_of::<Event>()) as u64 / 4096);
+        (0..EVENT_LINES / burst.len()).for_each(|_| worker.tell(&burst));
+        let (faults, pages) = (faults() - before, (EVENT_LINES * size_of::<Line>()) as u64 / 4096);
         assert_eq!(worker.events_lost(), 0);
         assert!(faults < pages / 8, "{faults} faults in a ring of {pages} pages");
     }

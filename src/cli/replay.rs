@@ -14,7 +14,7 @@ use super::{Done, Failure, FormWords, events};
 use crate::config::TrackingOptions;
 use crate::config::duration::parse_span;
 use crate::config::names::parse_setting;
-use crate::control::schema::EventLine;
+use crate::control::schema::{EventLine, Flow};
 use crate::control::what_if::answer;
 use crate::driver::capture::Capture;
 use crate::explain::{Packet, PacketLine, Story};
@@ -139,7 +139,9 @@ impl Replay {
                 events::print(&mut out, event.kind, &event.flow(), unix_ms, output, style)
             }
             (Heard::Event(event), Layout::Json | Layout::JsonLines) => {
-                let line = EventLine::new(event, classic, start_unix_ms).identified(&event.flow(), NO_SEED);
+                let (view, unix_ms) = (event.flow(), start_unix_ms + event.at().as_millis());
+                let line =
+                    EventLine::new(event.kind, unix_ms, Flow::new(&view, classic).identified(&view, NO_SEED));
                 serde_json::to_writer(&mut out, &line)?;
                 out.write_all(b"\n")
             }

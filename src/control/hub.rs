@@ -11,21 +11,24 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Mutex, Notify, broadcast};
 
 use super::desk::{NoAnswer, Workers};
-use super::schema::EventLine;
-use crate::bus::EVENTS;
+use super::schema::{EventLine, Flow};
+use crate::bus::EVENT_LINES;
 use crate::bus::command::Command;
 use crate::export::{Exports, Record};
-use conntrack::event::{EventKind, FlowView, Told};
+use conntrack::event::{Event, EventKind, FlowView, Told};
 use conntrack::track::timeout::Timeouts;
 use conntrack::wire::Tags;
 
-/// Lines that a reader may be behind before it loses some.
-const BACKLOG: usize = 2 * EVENTS;
+/// Lines that a reader may be behind before it loses some: at 100,000 events a second, what gathers in 160 ms.
+const BACKLOG: usize = 16_384;
 
 /// Events that are taken out of a ring together.
 const TOGETHER: usize = 256;
 
-/// How often the rings are emptied: an eighth of the time in which they fill at 100,000 events a second.
+/// As many of those as a ring holds at most.
+const BATCHES: usize = EVENT_LINES / TOGETHER;
+
+/// How often the rings are emptied: an eighth of the time in which they fill at 100,000 events a second of two lines each.
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// One line of JSON, made once for all readers.
@@ -166,38 +169,51 @@ impl Hub {
     }
 
     async fn drain_all(&self, workers: &Workers) {
+        let mut taken = Vec::with_capacity(TOGETHER);
         for worker in 0..workers.len() {
-            self.drain(workers, worker);
-            tokio::task::yield_now().await;
+            // One ring's worth, so that a storm of one worker's events does not starve the others.
+            for _ in 0..BATCHES {
+                let more = self.take(workers, worker, &mut taken);
+                tokio::task::yield_now().await;
+                if !more {
+                    break;
+                }
+            }
         }
     }
 
-    /// Takes what one worker has told. Bounded by one ring's worth, so that a storm of events does not starve requests.
-    pub(super) fn drain(&self, workers: &Workers, worker: usize) {
+    /// Takes what the workers told before they ended.
+    pub(super) fn drain(&self, workers: &Workers) {
+        let mut taken = Vec::with_capacity(TOGETHER);
+        for worker in 0..workers.len() {
+            let mut left = BATCHES;
+            while left > 0 && self.take(workers, worker, &mut taken) {
+                left -= 1;
+            }
+        }
+    }
+
+    /// Passes on the oldest of what one worker has told. Gives whether there may be more of it.
+    fn take(&self, workers: &Workers, worker: usize, taken: &mut Vec<Event>) -> bool {
         let timeouts = (self.words.timeouts)();
         let boot_unix_ms = (self.words.boot_unix_ms)();
         let Words { classic, community_id_seed, ref tags_of, .. } = self.words;
-        let mut taken = Vec::with_capacity(TOGETHER);
-        for _ in 0..EVENTS / TOGETHER {
-            workers.take_events(worker, &mut taken);
-            for event in &taken {
-                if !self.exports.is_empty()
-                    && let Some(record) = Record::new(event, &timeouts, boot_unix_ms, tags_of)
-                {
-                    self.exports.tell(&record);
-                }
-                if self.lines.receiver_count() > 0 {
-                    let view = event.flow();
-                    let line =
-                        EventLine::new(event, classic, boot_unix_ms).identified(&view, community_id_seed);
-                    self.say(&line, Some(Arc::new((event.kind, view))));
-                }
+        taken.clear();
+        workers.take_events(worker, taken);
+        for event in &*taken {
+            if !self.exports.is_empty()
+                && let Some(record) = Record::new(event, &timeouts, boot_unix_ms, tags_of)
+            {
+                self.exports.tell(&record);
             }
-            if taken.len() < TOGETHER {
-                break;
+            if self.lines.receiver_count() > 0 {
+                let view = event.flow();
+                let unix_ms = boot_unix_ms + event.at().as_millis();
+                let flow = Flow::new(&view, classic).identified(&view, community_id_seed);
+                self.say(&EventLine::new(event.kind, unix_ms, flow), Some(Arc::new((event.kind, view))));
             }
-            taken.clear();
         }
+        taken.len() == TOGETHER
     }
 
     fn say(&self, line: &EventLine, event: Option<Arc<(EventKind, FlowView)>>) {
@@ -223,7 +239,7 @@ impl Hub {
             return false;
         }
         // What is left over was for readers that are gone.
-        let mut taken = Vec::with_capacity(EVENTS);
+        let mut taken = Vec::with_capacity(EVENT_LINES);
         for worker in 0..workers.len() {
             workers.take_events(worker, &mut taken);
             taken.clear();
@@ -318,7 +334,7 @@ mod tests {
         let event = bus::tests::event();
         let tells = async {
             for _ in 0..4 {
-                one.tell(&vec![event; EVENTS / 2]);
+                one.tell(&vec![event; EVENT_LINES / 2]);
                 tokio::time::sleep(5 * PERIOD).await;
             }
         };

@@ -144,9 +144,7 @@ pub async fn serve(
     for task in [pump, watch, hangups, overviews, reclaim, packets] {
         task.abort();
     }
-    for worker in 0..workers.len() {
-        hub.drain(&workers, worker);
-    }
+    hub.drain(&workers);
     hub.exports().finish();
     result
 }

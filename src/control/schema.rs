@@ -6,7 +6,7 @@ pub mod overview;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use conntrack::event::{Count, DestroyReason, Event, EventKind, FlowView, ProtoView, Tuple, TupleIds};
+use conntrack::event::{Count, DestroyReason, EventKind, FlowView, ProtoView, Tuple, TupleIds};
 use conntrack::table::entry::status;
 use conntrack::tick::Tick;
 use conntrack::track::timeout::TimeoutKey;
@@ -654,27 +654,15 @@ impl FlowTuple {
 }
 
 impl EventLine {
-    /// `event` as a line; `boot_unix_ms` is the wall clock's reading when the machine booted.
-    pub fn new(event: &Event, classic: bool, boot_unix_ms: u64) -> Self {
-        let unix_ms = boot_unix_ms + event.at().as_millis();
-        let flow = Box::new(Flow::new(&event.flow(), classic));
-        match event.kind {
+    /// What happened to `flow`, at that moment of the wall clock.
+    pub fn new(kind: EventKind, unix_ms: u64, flow: Flow) -> Self {
+        let flow = Box::new(flow);
+        match kind {
             EventKind::New => Self::New { unix_ms, flow },
             EventKind::Update => Self::Update { unix_ms, operator: false, flow },
             EventKind::Edited => Self::Update { unix_ms, operator: true, flow },
             EventKind::Destroy(reason) => Self::Destroy { unix_ms, reason: reason.label().to_owned(), flow },
         }
-    }
-
-    /// With its flow's Community ID.
-    pub fn identified(mut self, view: &FlowView, seed: u16) -> Self {
-        match &mut self {
-            Self::New { flow, .. } | Self::Update { flow, .. } | Self::Destroy { flow, .. } => {
-                flow.community_id = community_id(view, seed);
-            }
-            Self::Lost { .. } => {}
-        }
-        self
     }
 
     /// The kind of a line about a flow; `None` for [`EventLine::Lost`] and reasons of another version.

@@ -110,7 +110,7 @@ pub(crate) fn policy(stage: &mut Stage<'_>) {
 }
 
 pub(crate) fn early_drop(stage: &mut Stage<'_>) {
-    let mut bench = stage.bench(Setup { inside: flows(9_000), max_entries: 64, ..Setup::default() });
+    let mut bench = stage.bench(Setup { inside: flows(12_000), max_entries: 64, ..Setup::default() });
     bench.ask(0, Command::Listen(Told::All));
     bench.turn(200);
     stage.play(&mut bench, 1);

@@ -1,9 +1,11 @@
 //! What the world is told: copies of flows as NEW, UPDATE and DESTROY, into a buffer of fixed size.
 //! A full buffer loses events and counts them; it never waits.
 
+mod line;
 mod snapshot;
 mod tuple;
 
+pub use line::Line;
 pub use snapshot::Snapshot;
 pub use tuple::{tuple_of, tuple_of_quoted, tuples};
 
@@ -128,7 +130,7 @@ impl DestroyReason {
 }
 
 /// One event.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub kind: EventKind,
     pub snapshot: Snapshot,

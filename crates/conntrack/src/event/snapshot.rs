@@ -13,26 +13,23 @@ use crate::tracker::MAX_ENTRIES;
 use crate::wire::proto;
 
 /// See the file's head.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    now: Tick,
-    key: FlowKey,
-    head: Head,
+    pub(super) now: Tick,
+    pub(super) key: FlowKey,
+    pub(super) head: Head,
     /// Low words, by [`Direction::index`].
-    packets: [u32; 2],
-    bytes: [u32; 2],
+    pub(super) packets: [u32; 2],
+    pub(super) bytes: [u32; 2],
     /// High words, of packets and of bytes.
-    high: [[u32; 2]; 2],
-    mark: u32,
-    created: u32,
-    flow: FlowIndex,
-    counted: bool,
+    pub(super) high: [[u32; 2]; 2],
+    pub(super) mark: u32,
+    pub(super) created: u32,
+    pub(super) flow: FlowIndex,
+    pub(super) counted: bool,
     /// See [`Vars::shown`].
-    shown: [u32; 2],
+    pub(super) shown: [u32; 2],
 }
-
-// Two of these go into four cache lines, on their way from a worker's core to another.
-const _: () = assert!(size_of::<super::Event>() <= 128);
 
 impl Snapshot {
     /// Of no flow.

@@ -62,6 +62,12 @@ impl Head {
     pub const fn facts(self) -> u32 {
         self.state as u32 | (self.timeout_key as u32) << 8 | (self.status as u32) << 16
     }
+
+    /// Of a deadline and [`Head::facts`].
+    pub const fn of(deadline: u32, facts: u32) -> Self {
+        let [state, timeout_key, low, high] = facts.to_le_bytes();
+        Self { deadline, state, timeout_key, status: u16::from_le_bytes([low, high]) }
+    }
 }
 
 /// Bits of [`Head::status`].
