@@ -43,7 +43,8 @@ fn a_small_table_is_told_exactly() {
     let mut frames: Vec<_> = (0..30).map(|port| udp(1, 9, 1000 + port, 53)).collect();
     frames.extend((0..10).map(|port| udp(2, 8, 1000 + port, 53)));
     let daemon = mirror(&frames, "");
-    let told = daemon.wait("/v1/overview", |told| told["opened"]["total"] == 40);
+    let told =
+        daemon.wait("/v1/overview", |told| told["opened"]["total"] == 40 && told["top"]["counted"] == 40);
     assert_eq!((&told["entries"], &told["rx_packets"]["total"]), (&40.into(), &40.into()), "{told}");
     let top = &told["top"];
     assert_eq!((&top["exact"], &top["counted"]), (&true.into(), &40.into()), "{told}");
@@ -72,11 +73,13 @@ fn a_large_table_is_reckoned_from_a_part_of_it() {
     }
     let daemon = mirror(&frames, "[table]\nmax_entries = 100000\n");
     let all = u64::from(large) + u64::from(small);
-    let told = daemon.wait("/v1/overview", |told| told["entries"] == all);
-    // What is told of an earlier moment is at most two seconds old.
-    std::thread::sleep(Duration::from_millis(2100));
-    let top = &daemon.json("/v1/overview")["top"];
-    assert_eq!(top["exact"], false, "{told}");
+    // What is told may be of a moment when there were few flows, and nothing while the worker takes its time for a look.
+    let told = daemon.wait("/v1/overview", |told| {
+        let top = &told["top"];
+        top["exact"] == false && top["destinations"][0]["flows"] == all
+    });
+    let top = &told["top"];
+    assert_eq!(told["entries"], all);
     let counted = top["counted"].as_u64().unwrap();
     assert!((1000..=8192).contains(&counted), "{counted} flows were copied out");
     let sources = rows(top, "sources");
@@ -101,7 +104,7 @@ fn the_stream_sends_an_event_at_once_and_one_a_second() {
         line.strip_prefix("data: ").map(|json| serde_json::from_str::<Value>(json).expect(&line))
     });
     let times: Vec<u64> = events.take(4).map(|told| told["unix_ms"].as_u64().unwrap()).collect();
-    for (early, late) in times.iter().zip(&times[1..]).skip(1) {
-        assert!((500..3000).contains(&(late - early)), "{times:?}");
-    }
+    // On a busy machine one may be late, and the next one is not for that.
+    assert!(times.is_sorted_by(|early, late| early < late && late - early < 3000), "{times:?}");
+    assert!(times[3] - times[1] > 1000, "{times:?}");
 }
