@@ -188,7 +188,11 @@ fn new_flows_events_listings_and_expiry_allocate_nothing() {
     let (_, calls) = ask(&end, &mut worker, Command::Flush(Flush::default()));
     assert_eq!(calls, 0, "a flush");
     let records = std::iter::from_fn(|| end.next_record()).count() as u64;
-    assert!(records > 0 && records + end.unrecorded() == INVALID, "{records} INVALID packets were recorded");
+    assert!(
+        records > 0 && records + end.unrecorded() == INVALID,
+        "{records} INVALID packets were recorded, {} were not",
+        end.unrecorded()
+    );
     // Dropping the worker frees what it holds; EAL ends after its ports.
     drop(worker);
     drop(ports);

@@ -161,6 +161,8 @@ pub struct Worker {
     worked: bool,
     clock: Clock,
     expiry_lag: Ticks,
+    /// [`Tracker::untold`] as control knows it.
+    untold: u64,
     work: WorkCounters,
     /// Bursts until one is timed.
     untimed: u32,
@@ -226,6 +228,7 @@ impl Worker {
             worked: false,
             clock,
             expiry_lag: Ticks::default(),
+            untold: 0,
             work: WorkCounters::default(),
             untimed: 0,
             serve: Serve::new(),
@@ -404,7 +407,7 @@ impl Worker {
                 self.tracker.on_handed(now, &frames, &mut self.outcomes[..frames.len()], events);
             }
         }
-        if !self.tracker.records().is_empty() {
+        if !self.tracker.records().is_empty() || self.tracker.untold() != self.untold {
             self.record(source);
         }
     }
@@ -434,7 +437,7 @@ impl Worker {
         bus.leave_unrecorded(self.tracker.untold());
     }
 
-    /// Records of INVALID and dropped packets to control.
+    /// Records of INVALID and dropped packets to control, and how many of them there are no records of.
     #[cold]
     fn record(&mut self, source: Source) {
         for explained in self.tracker.records() {
@@ -443,7 +446,8 @@ impl Worker {
             self.bus.record(Sighting { port, explained: *explained });
         }
         self.tracker.clear_records();
-        self.bus.leave_unrecorded(self.tracker.untold());
+        self.untold = self.tracker.untold();
+        self.bus.leave_unrecorded(self.untold);
     }
 
     /// Frames to where their verdicts send them.
