@@ -213,8 +213,8 @@ impl Replay {
 
     fn tell(&mut self, hear: &mut impl FnMut(u64, Heard<'_>) -> io::Result<()>) -> io::Result<()> {
         let start_unix_ms = self.start_unix_ms();
-        for event in self.events.as_slice() {
-            hear(start_unix_ms, Heard::Event(event))?;
+        for event in self.events.iter() {
+            hear(start_unix_ms, Heard::Event(&event))?;
         }
         self.events.clear();
         Ok(())

@@ -235,7 +235,7 @@ impl Side {
     fn look(&mut self, now: Tick) {
         self.take_discarded();
         let tracker = &self.tracker;
-        for event in self.events.as_slice() {
+        for event in self.events.iter() {
             let key = name(&event.flow());
             match event.kind {
                 EventKind::New => {
@@ -420,7 +420,7 @@ fn send(together: &mut Side, alone: &mut Side, now: Tick, burst: &mut Vec<&Sent>
         assert_eq!(alone.burst(now, &[*frame]), [outcome]);
     }
     let told = |side: &Side| -> Vec<_> {
-        side.events.as_slice().iter().map(|event| (event.at(), event.kind, event.flow())).collect()
+        side.events.iter().map(|event| (event.at(), event.kind, event.flow())).collect()
     };
     assert_eq!(told(&together), told(&alone));
     assert_eq!(together.tracker.states(), alone.tracker.states());

@@ -23,9 +23,6 @@ pub const COMMANDS: usize = 16;
 /// lines each, what gathers in 80 ms.
 pub const EVENT_LINES: usize = 16_384;
 
-/// Events that a worker's end makes lines of together.
-const TOGETHER: usize = 64;
-
 /// Records of INVALID and dropped packets that one worker keeps: the last ones, read or not.
 pub const RECORDS: usize = 512;
 
@@ -70,8 +67,6 @@ pub struct ControlEnd {
 pub struct WorkerEnd {
     queues: Arc<Queues>,
     events: Producer<Line>,
-    /// What is about to go there; has room for [`TOGETHER`] of the longest.
-    lines: Vec<Line>,
 }
 
 /// Both ends of a new set of queues; all of their memory is taken here.
@@ -91,10 +86,7 @@ pub fn pair() -> (ControlEnd, WorkerEnd) {
     });
     let (mut into, out_of) = RingBuffer::new(EVENT_LINES);
     take_memory(&mut into);
-    (
-        ControlEnd { queues: Arc::clone(&queues), events: out_of },
-        WorkerEnd { queues, events: into, lines: Vec::with_capacity(2 * TOGETHER) },
-    )
+    (ControlEnd { queues: Arc::clone(&queues), events: out_of }, WorkerEnd { queues, events: into })
 }
 
 /// Writes to every place of an empty ring, which has only reserved its memory: else the worker would wait for the kernel to
@@ -193,41 +185,37 @@ impl WorkerEnd {
         debug_assert!(sent.is_ok(), "more tickets out than answers have room for");
     }
 
-    /// Sends events; those that find no room are counted as refused.
+    /// Sends events, which are these lines; those that find no room are counted as refused.
     #[inline]
-    pub fn tell(&mut self, events: &[Event]) {
-        for events in events.chunks(TOGETHER) {
-            self.lines.clear();
-            events.iter().for_each(|event| event.write(&mut self.lines));
-            if self.events.push_entire_slice(&self.lines).is_err() {
-                self.tell_first(events);
-            }
+    pub fn tell(&mut self, lines: &[Line]) {
+        if self.events.push_entire_slice(lines).is_err() {
+            self.tell_first(lines);
         }
     }
 
-    /// Sends the first of these events, which are [`WorkerEnd::lines`] already: as many as there is room for.
+    /// Sends as many of the first as there is room for: a slow reader loses, and is told how many.
     #[cold]
-    fn tell_first(&mut self, events: &[Event]) {
+    fn tell_first(&mut self, lines: &[Line]) {
         let room = self.events.slots();
-        let (mut told, mut lines) = (0, 0);
-        while let Some(line) = self.lines.get(lines) {
-            let end = lines + 1 + usize::from(line.has_rest());
+        let mut told = 0;
+        while let Some(line) = lines.get(told) {
+            let end = told + 1 + usize::from(line.has_rest());
             if end > room {
                 break;
             }
-            (told, lines) = (told + 1, end);
+            told = end;
         }
-        let sent = self.events.push_entire_slice(&self.lines[..lines]);
+        let (told, lost) = lines.split_at(told);
+        let sent = self.events.push_entire_slice(told);
         debug_assert!(sent.is_ok(), "room goes away");
-        self.refuse(&events[told..]);
-    }
-
-    /// A slow reader loses, and is told how many.
-    #[cold]
-    fn refuse(&self, lost: &[Event]) {
-        let ends = lost.iter().filter(|event| matches!(event.kind, EventKind::Destroy(_))).count();
-        self.queues.refused.fetch_add(lost.len() as u64, Ordering::Relaxed);
-        self.queues.ends_refused.fetch_add(ends as u64, Ordering::Relaxed);
+        let mut lost = lost.iter();
+        let (mut events, mut ends) = (0, 0);
+        while let Some(event) = Event::read(&mut lost) {
+            events += 1;
+            ends += u64::from(matches!(event.kind, EventKind::Destroy(_)));
+        }
+        self.queues.refused.fetch_add(events, Ordering::Relaxed);
+        self.queues.ends_refused.fetch_add(ends, Ordering::Relaxed);
     }
 
     /// Says how many events were lost before [`WorkerEnd::tell`], since the start.
@@ -293,6 +281,13 @@ pub(crate) mod tests {
         told_of(&packet)
     }
 
+    /// These events, as a worker has them.
+    pub(crate) fn lines(events: &[Event]) -> Vec<Line> {
+        let lines =
+            |event: &Event| event.lines().into_iter().take(1 + usize::from(event.lines()[0].has_rest()));
+        events.iter().flat_map(lines).collect()
+    }
+
     fn told_of(bytes: &[u8]) -> Event {
         let limits = Limits { max_entries: 1, max_datagrams: 1, hash_key: [1, 2, 3, 4] };
         let memory = Memory::heap(Tracker::memory_bytes(&limits).unwrap()).unwrap();
@@ -302,7 +297,7 @@ pub(crate) mod tests {
         let frame = Frame { bytes, link: Link::Ip, role: Role::Inside, zone: 0, checksum: Checksum::Unknown };
         let mut events = Events::with_capacity(1);
         tracker.on_burst(Tick(1), &[frame], &mut [Outcome::untold(Verdict::Forward)], &mut events);
-        events.as_slice()[0]
+        events.iter().next().unwrap()
     }
 
     #[test]
@@ -310,16 +305,16 @@ pub(crate) mod tests {
         let (mut control, mut worker) = pair();
         let begins = event();
         let ends = Event { kind: EventKind::Destroy(DestroyReason::Closed), ..begins };
-        worker.tell(&vec![begins; EVENT_LINES - 3]);
-        worker.tell(&[ends, ends, ends, begins, ends, ends]);
-        worker.tell(&[begins]);
+        worker.tell(&lines(&vec![begins; EVENT_LINES - 3]));
+        worker.tell(&lines(&[ends, ends, ends, begins, ends, ends]));
+        worker.tell(&lines(&[begins]));
         worker.lost_earlier(5);
         assert_eq!((control.events_lost(), worker.events_lost(), control.ends_lost()), (4 + 5, 4 + 5, 2 + 5));
 
         let mut taken = Vec::with_capacity(EVENT_LINES - 1);
         control.take_events(&mut taken);
         assert!(taken.len() == EVENT_LINES - 1 && taken[EVENT_LINES - 2].kind == ends.kind);
-        worker.tell(&[begins; 2]);
+        worker.tell(&lines(&[begins; 2]));
         control.take_events(&mut taken);
         assert_eq!(taken.len(), EVENT_LINES - 1, "there is room for no more");
         taken.clear();
@@ -335,8 +330,8 @@ pub(crate) mod tests {
         let mut taken = Vec::with_capacity(EVENT_LINES);
         // The second time from the ring's last place, so that the two lie at its end and its beginning.
         for before in [1, 0, 2] {
-            worker.tell(&vec![short; before]);
-            worker.tell(&vec![long; EVENT_LINES / 2]);
+            worker.tell(&lines(&vec![short; before]));
+            worker.tell(&lines(&vec![long; EVENT_LINES / 2]));
             let told = EVENT_LINES / 2 - before.div_ceil(2);
             // With less room than it needs, as control takes them.
             let mut some = Vec::with_capacity(7);
@@ -354,13 +349,12 @@ pub(crate) mod tests {
         }
         assert_eq!(control.events_lost(), 2);
 
-        worker.tell(&vec![short; EVENT_LINES - 1]);
-        worker.tell(&[long, short]);
+        worker.tell(&lines(&vec![short; EVENT_LINES - 1]));
+        worker.tell(&lines(&[long, short]));
         assert_eq!(control.events_lost(), 4, "none overtakes one that was lost with it");
-        worker.tell(&[short]);
+        worker.tell(&lines(&[short]));
         control.take_events(&mut taken);
         assert_eq!((taken.len(), control.events_lost()), (EVENT_LINES, 4));
-        assert_eq!(worker.lines.capacity(), 2 * TOGETHER, "all of its memory was taken at the beginning");
     }
 
     /// Pages that the kernel has given to this thread when it first touched them.
@@ -373,7 +367,7 @@ pub(crate) mod tests {
     #[test]
     fn a_worker_that_tells_waits_for_no_page() {
         let (_control, mut worker) = pair();
-        let burst = [event(); 64];
+        let burst = lines(&[event(); 64]);
         let before = faults();
         (0..EVENT_LINES / burst.len()).for_each(|_| worker.tell(&burst));
         let (faults, pages) = (faults() - before, (EVENT_LINES * size_of::<Line>()) as u64 / 4096);

@@ -331,10 +331,10 @@ mod tests {
         let ((first, mut one), (second, _silent)) = (pair(), pair());
         let (hub, workers) = (hub(), Workers::new(vec![first, second]));
         *hub.listening.lock().await = Some(Told::All);
-        let event = bus::tests::event();
+        let events = bus::tests::lines(&[bus::tests::event(); EVENT_LINES / 2]);
         let tells = async {
             for _ in 0..4 {
-                one.tell(&vec![event; EVENT_LINES / 2]);
+                one.tell(&events);
                 tokio::time::sleep(5 * PERIOD).await;
             }
         };

@@ -516,10 +516,10 @@ impl Worker {
     /// Events to control.
     fn tell(&mut self) {
         // None is lost but beside a full buffer.
-        if self.events.as_slice().is_empty() {
+        if self.events.lines().is_empty() {
             return;
         }
-        self.bus.tell(self.events.as_slice());
+        self.bus.tell(self.events.lines());
         self.events.clear();
         self.bus.lost_earlier(self.events.lost());
     }

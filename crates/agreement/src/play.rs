@@ -251,7 +251,7 @@ impl Player {
     }
 
     fn gather(&mut self, worker: usize) {
-        self.told.extend(self.events.as_slice().iter().map(|&event| (worker, event)));
+        self.told.extend(self.events.iter().map(|event| (worker, event)));
         self.events.clear();
     }
 

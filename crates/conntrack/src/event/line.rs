@@ -1,8 +1,6 @@
 //! Events as they go from core to core, where it is cache lines that cost: one for an event of most flows, two for those of
 //! IPv6, with a mark or with counters beyond 32 bits.
 
-use alloc::vec::Vec;
-
 use super::{DestroyReason, Event, EventKind, Snapshot};
 use crate::key;
 use crate::table::FlowIndex;
@@ -51,6 +49,9 @@ const fn halves(word: u64) -> [u32; 2] {
 }
 
 impl Line {
+    /// Part of no event.
+    pub(super) const NONE: Self = Self([0; 8]);
+
     /// Whether the rest of the event follows.
     #[inline(always)]
     pub const fn has_rest(&self) -> bool {
@@ -59,14 +60,12 @@ impl Line {
 }
 
 impl Event {
-    /// Appends it, as one line or as two.
-    #[inline]
-    pub fn write(&self, to: &mut Vec<Line>) {
-        let Self {
-            kind,
-            snapshot:
-                Snapshot { now, ref key, head, packets, bytes, high, mark, created, flow, counted, shown },
-        } = *self;
+    /// It as lines; the second is part of it if the first [`Line::has_rest`], and else zero.
+    #[inline(always)]
+    pub fn lines(&self) -> [Line; 2] {
+        let Self { kind, snapshot } = self;
+        let Snapshot { now, ref key, head, packets, bytes, high, mark, created, flow, counted, shown } =
+            *snapshot;
         let [lo, lo_rest, hi, hi_rest, ids] = *key.words();
         let ([lo, lo_more], [hi, hi_more]) = (halves(lo), halves(hi));
         let now_high = (now.0 >> 48) as u32;
@@ -77,11 +76,13 @@ impl Event {
             word(high[0]),
             word(high[1]),
             word([mark, now_high]),
+            0,
+            0,
         ];
         let has_rest = rest.iter().fold(0, |any, word| any | word) != 0;
         let flags = (u64::from(has_rest) * HAS_REST) | (u64::from(counted) * COUNTED);
-        to.push(Line([
-            flags | number(kind) << 8 | now.0 << 16,
+        let first = [
+            flags | number(*kind) << 8 | now.0 << 16,
             word([lo, hi]),
             ids,
             u64::from(head.deadline) | u64::from(head.facts()) << 32,
@@ -89,11 +90,8 @@ impl Event {
             word(bytes),
             word([created, flow.0]),
             word(shown),
-        ]));
-        if has_rest {
-            let [a, b, c, d, e, f] = rest;
-            to.push(Line([a, b, c, d, e, f, 0, 0]));
-        }
+        ];
+        [Line(first), Line(rest)]
     }
 
     /// Takes the next event out of `lines`; `None` if there is none, or not all of it.
@@ -128,9 +126,12 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Events;
     use crate::key::FlowKey;
     use crate::wire::Addr;
 
@@ -168,30 +169,24 @@ mod tests {
         #[test]
         fn what_is_read_is_what_was_written(told in prop::collection::vec((0..KINDS.len(), snapshot()), 0..8)) {
             let told = Vec::from_iter(told.into_iter().map(|(kind, snapshot)| Event { kind: KINDS[kind], snapshot }));
-            let mut lines = Vec::new();
-            told.iter().for_each(|event| event.write(&mut lines));
-            let mut left = lines.iter();
-            for event in &told {
-                prop_assert_eq!(Event::read(&mut left).unwrap(), *event);
-            }
-            prop_assert_eq!(left.next(), None);
+            let mut events = Events::with_capacity(told.len());
+            told.iter().for_each(|event| events.tell(event));
+            prop_assert_eq!((events.iter().collect::<Vec<_>>(), events.lost()), (told, 0));
         }
 
         #[test]
         fn an_event_without_its_rest_is_none(kind in 0..KINDS.len(), snapshot in snapshot()) {
-            let mut lines = Vec::new();
-            Event { kind: KINDS[kind], snapshot }.write(&mut lines);
-            let whole = Event::read(&mut lines[..1].iter()).is_some();
-            prop_assert_eq!(whole, lines.len() == 1);
+            let [first, _] = Event { kind: KINDS[kind], snapshot }.lines();
+            prop_assert_eq!(Event::read(&mut [first].iter()).is_none(), first.has_rest());
         }
     }
 
     #[test]
     fn one_line_tells_of_an_ipv4_flow_and_two_of_what_is_rarer() {
         let lines = |snapshot| {
-            let mut lines = Vec::new();
-            Event { kind: EventKind::New, snapshot }.write(&mut lines);
-            lines.len()
+            let mut events = Events::with_capacity(1);
+            events.tell(&Event { kind: EventKind::New, snapshot });
+            events.lines().len()
         };
         let all = u32::MAX;
         let lo = Addr::v4([255; 4]);

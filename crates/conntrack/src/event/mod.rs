@@ -137,9 +137,6 @@ pub struct Event {
 }
 
 impl Event {
-    /// Nothing happened.
-    const NONE: Self = Self { kind: EventKind::New, snapshot: Snapshot::NONE };
-
     /// When it happened.
     pub fn at(&self) -> Tick {
         self.snapshot.at()
@@ -164,8 +161,11 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Events {
     /// As long as it will ever be, so that an event is written where it lies.
-    buffer: Box<[Event]>,
+    buffer: Box<[Line]>,
+    /// Lines of it that are in use.
     len: usize,
+    /// Events in them.
+    told: usize,
     enabled: bool,
     ends: bool,
     lost: u64,
@@ -174,7 +174,14 @@ pub struct Events {
 impl Events {
     /// Room for `capacity` events: the only allocation.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { buffer: vec![Event::NONE; capacity].into(), len: 0, enabled: true, ends: true, lost: 0 }
+        Self {
+            buffer: vec![Line::NONE; 2 * capacity].into(),
+            len: 0,
+            told: 0,
+            enabled: true,
+            ends: true,
+            lost: 0,
+        }
     }
 
     /// A buffer that nobody listens to.
@@ -204,25 +211,38 @@ impl Events {
         self.ends
     }
 
-    /// The place of the next event, which counts as told; or it is counted as lost.
+    /// Keeps it, or counts it as lost.
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> Option<&mut Event> {
-        let place = self.buffer.get_mut(self.len);
-        match place {
-            Some(_) => self.len += 1,
+    pub(crate) fn tell(&mut self, event: &Event) {
+        // Each has room for two lines, whatever the others took.
+        let room = (2 * self.told < self.buffer.len())
+            .then(|| self.buffer.get_mut(self.len..self.len + 2))
+            .flatten();
+        match room {
+            Some(place) => {
+                let lines = event.lines();
+                place.copy_from_slice(&lines);
+                self.len += 1 + usize::from(lines[0].has_rest());
+                self.told += 1;
+            }
             None => self.lost += 1,
         }
-        place
     }
 
     /// The events since the last [`Events::clear`], oldest first.
-    pub fn as_slice(&self) -> &[Event] {
+    pub fn iter(&self) -> impl Iterator<Item = Event> {
+        let mut lines = self.lines().iter();
+        core::iter::from_fn(move || Event::read(&mut lines))
+    }
+
+    /// The same, as lines.
+    pub fn lines(&self) -> &[Line] {
         &self.buffer[..self.len]
     }
 
     /// Forgets the events that were read; keeps the room.
     pub fn clear(&mut self) {
-        self.len = 0;
+        (self.len, self.told) = (0, 0);
     }
 
     /// Events lost because the buffer was full, since the start.

@@ -32,42 +32,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of no flow.
-    pub(super) const NONE: Self = Self {
-        now: Tick(0),
-        key: FlowKey::EMPTY,
-        head: Head { deadline: 0, state: 0, timeout_key: 0, status: 0 },
-        packets: [0; 2],
-        bytes: [0; 2],
-        high: [[0; 2]; 2],
-        mark: 0,
-        created: 0,
-        flow: FlowIndex(0),
-        counted: false,
-        shown: [0; 2],
-    };
-
     /// Of the flow in this slot.
-    pub(crate) fn of(now: Tick, flow: FlowIndex, entry: &Entry, cold: &Cold, counted: bool) -> Self {
-        let mut snapshot = Self::NONE;
-        snapshot.take(now, flow, entry, cold, counted);
-        snapshot
-    }
-
-    /// Becomes one of the flow in this slot.
     #[inline(always)]
-    pub(crate) fn take(&mut self, now: Tick, flow: FlowIndex, entry: &Entry, cold: &Cold, counted: bool) {
-        self.now = now;
-        self.key = entry.key;
-        self.head = entry.head;
-        self.packets = entry.packets;
-        self.bytes = entry.bytes;
-        self.high = cold.high(flow, entry);
-        self.mark = cold.mark(flow, entry);
-        self.created = entry.created;
-        self.flow = flow;
-        self.counted = counted || planted(Fault::AccountingSwitch);
-        self.shown = entry.vars.shown(entry.key.proto);
+    pub(crate) fn of(now: Tick, flow: FlowIndex, entry: &Entry, cold: &Cold, counted: bool) -> Self {
+        Self {
+            now,
+            key: entry.key,
+            head: entry.head,
+            packets: entry.packets,
+            bytes: entry.bytes,
+            high: cold.high(flow, entry),
+            mark: cold.mark(flow, entry),
+            created: entry.created,
+            flow,
+            counted: counted || planted(Fault::AccountingSwitch),
+            shown: entry.vars.shown(entry.key.proto),
+        }
     }
 
     /// Both directions' counters in full.

@@ -1,6 +1,6 @@
 //! The flows of one core: table, wheel and cold part kept in step. A flow is made, moved and ended only here.
 
-use crate::event::{DestroyReason, EventKind, Events, FlowView, Snapshot};
+use crate::event::{DestroyReason, Event, EventKind, Events, FlowView, Snapshot};
 use crate::fault::{Fault, planted};
 use crate::key::{Direction, FlowKey, Side};
 use crate::table::cold::Cold;
@@ -242,16 +242,18 @@ impl Flows {
 
     /// A copy of the flow for people and machines to read.
     pub(super) fn view(&self, now: Tick, flow: FlowIndex) -> FlowView {
-        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting).view()
+        self.snapshot(now, flow).view()
     }
 
     /// Tells of the flow as it is now.
     #[inline(always)]
     pub(super) fn say(&self, now: Tick, flow: FlowIndex, kind: EventKind, events: &mut Events) {
-        if let Some(event) = events.next() {
-            event.kind = kind;
-            event.snapshot.take(now, flow, self.table.entry(flow), &self.cold, self.accounting);
-        }
+        events.tell(&Event { kind, snapshot: self.snapshot(now, flow) });
+    }
+
+    #[inline(always)]
+    fn snapshot(&self, now: Tick, flow: FlowIndex) -> Snapshot {
+        Snapshot::of(now, flow, self.table.entry(flow), &self.cold, self.accounting)
     }
 }
 

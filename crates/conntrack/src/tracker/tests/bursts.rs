@@ -81,7 +81,7 @@ impl Side {
     }
 
     fn gather(&mut self) {
-        let told = self.events.as_slice().iter().map(|event| (event.at(), event.kind, event.flow()));
+        let told = self.events.iter().map(|event| (event.at(), event.kind, event.flow()));
         self.told.extend(told);
         self.events.clear();
     }

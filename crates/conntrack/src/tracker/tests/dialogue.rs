@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
-use crate::event::{Event, EventKind, Events, FlowView};
+use crate::event::{EventKind, Events, FlowView};
 use crate::policy::{Class, Policy, Role};
 use crate::table::memory::Memory;
 use crate::tick::{Tick, Ticks};
@@ -297,6 +297,6 @@ impl Dialogue {
     }
 
     pub(super) fn kinds(&self) -> Vec<EventKind> {
-        self.events.as_slice().iter().map(|event: &Event| event.kind).collect()
+        self.events.iter().map(|event| event.kind).collect()
     }
 }

@@ -26,7 +26,7 @@ fn a_mark_is_told_with_the_change_and_with_everything_after_it() {
     assert_eq!(flow.mark, 0);
     assert_eq!(edit(&mut dialogue, &flow, marked(9)).map(|flow| flow.mark), Some(9));
     assert_eq!(
-        dialogue.events.as_slice().last().map(|event| (event.kind, event.flow().mark)),
+        dialogue.events.iter().last().map(|event| (event.kind, event.flow().mark)),
         Some((EventKind::Edited, 9))
     );
     let dialogue = dialogue.server(seg(SYN | ACK));
@@ -100,8 +100,5 @@ fn a_policy_row_marks_the_flows_that_begin_by_it_and_the_first_event_says_so() {
     let policy = Policy::new(&[row], Action::Drop).unwrap();
     let dialogue = Dialogue::over(tracker(Settings::new(Profile::Linux), policy, 16, OnFull::DropNew));
     let dialogue = dialogue.client(seg(SYN)).server(seg(SYN | ACK));
-    assert_eq!(
-        dialogue.events.as_slice().iter().map(|event| event.flow().mark).collect::<Vec<_>>(),
-        [42, 42]
-    );
+    assert_eq!(dialogue.events.iter().map(|event| event.flow().mark).collect::<Vec<_>>(), [42, 42]);
 }
