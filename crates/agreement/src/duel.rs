@@ -1,13 +1,13 @@
 //! One program to the kernel and to the tracker, step by step, until they part.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use conntrack::tick::Tick;
+use conntrack::tick::{PER_SECOND, Tick};
 use conntrack::wire::Checksum;
 
 use crate::compare::{Difference, Slack, agree, differences};
-use crate::kernel::{Injected, Kernel, Watch};
+use crate::kernel::{Injected, Kernel, Watch, coarse_time};
 use crate::play::{Fate, Player};
 use crate::program::{Program, Step, describe};
 use crate::settings::KernelSettings;
@@ -17,8 +17,14 @@ use crate::shown::{Entry, EventKind, Shown, class_text};
 const START: Tick = Tick((1 << 32) - 1000);
 /// A program in which no time passes must be over before any remaining time has lost its second second.
 const UNTIMED_LIMIT: Duration = Duration::from_millis(900);
-/// Nearer than this to a whole second's distance from an earlier burst, what happens hangs on the clocks' phase.
-const TOO_CLOSE_MS: f64 = 25.0;
+/// In ticks, how near a whole second's distance from an earlier burst a packet may come for what happens not to hang on
+/// the moment: the kernel's tick and the tracker's may begin at different times, and each rounds to its own.
+const TOO_CLOSE: u64 = 3;
+/// No burst begins nearer than this, so that there is time for it.
+const BEGIN_CLEAR: u64 = 2 * TOO_CLOSE;
+/// How long a burst waits that would begin too near, and how often.
+const NOT_NOW: Duration = Duration::from_millis(10);
+const NOT_NOW_TIMES: u32 = 100;
 /// Flows that a program makes at most, with room to spare.
 const MAX_FLOWS: u32 = 256;
 
@@ -29,6 +35,17 @@ pub enum End {
     Parted(Box<Parting>),
     /// The machine was too slow for the comparison to mean anything.
     Late,
+}
+
+/// What a program with gaps asks for.
+#[derive(Debug)]
+pub enum Next {
+    /// Its next burst, that much after this one was due.
+    Gap(Duration),
+    /// To be asked again after that time: nothing was sent.
+    NotNow(Duration),
+    /// Nothing more.
+    Over(End),
 }
 
 /// Where the two part.
@@ -92,8 +109,10 @@ pub struct Lane {
     player: Player,
     kernel: Shown,
     ours: Shown,
-    /// Milliseconds since the clock's start at which each burst was sent.
-    bursts: Vec<f64>,
+    /// From before each burst's first packet until after its last.
+    bursts: Vec<(Tick, Tick)>,
+    /// How often the next burst was put off.
+    put_off: u32,
 }
 
 impl Lane {
@@ -110,6 +129,7 @@ impl Lane {
             kernel: Shown::default(),
             ours: Shown::default(),
             bursts: Vec::new(),
+            put_off: 0,
         }
     }
 
@@ -124,6 +144,7 @@ impl Lane {
         self.next = 0;
         self.before.clear();
         self.bursts.clear();
+        self.put_off = 0;
         Ok(())
     }
 
@@ -146,7 +167,7 @@ impl Lane {
     pub fn run(&mut self, kernel: &mut Kernel, program: Program) -> Result<End, String> {
         self.start(program)?;
         kernel.configure(&self.program.settings)?;
-        let started = Instant::now();
+        let clock = Clock::start();
         let mut end = End::Agreed;
         while self.next < self.program.steps.len() {
             if let Some(parting) = self.untimed_step(kernel)? {
@@ -155,7 +176,7 @@ impl Lane {
             }
         }
         self.leave(kernel)?;
-        Ok(if started.elapsed() > UNTIMED_LIMIT { End::Late } else { end })
+        Ok(if clock.elapsed() > UNTIMED_LIMIT { End::Late } else { end })
     }
 
     fn untimed_step(&mut self, kernel: &mut Kernel) -> Result<Option<Parting>, String> {
@@ -187,44 +208,53 @@ impl Lane {
         Ok(())
     }
 
-    /// Runs the steps up to the next gap; gives the gap, or `None` at the program's end.
-    pub fn burst(&mut self, kernel: &mut Kernel, clock: Clock) -> Result<Result<Option<u32>, End>, String> {
-        let now_ms = clock.elapsed().as_secs_f64() * 1000.0;
-        let too_close = self.bursts.iter().any(|earlier| {
-            let phase = (now_ms - earlier) % 1000.0;
-            phase.min(1000.0 - phase) < TOO_CLOSE_MS
-        });
-        if too_close {
-            return Ok(Err(End::Late));
+    /// Runs the steps up to the next gap.
+    pub fn burst(&mut self, kernel: &mut Kernel, clock: Clock) -> Result<Next, String> {
+        let now = clock.tick();
+        if self.too_close((now, now), BEGIN_CLEAR) {
+            self.put_off += 1;
+            let late = self.put_off > NOT_NOW_TIMES;
+            return Ok(if late { Next::Over(End::Late) } else { Next::NotNow(NOT_NOW) });
         }
-        self.bursts.push(now_ms);
+        self.put_off = 0;
+        self.bursts.push((now, now));
         while let Some(step) = self.program.steps.get(self.next) {
             let at = self.next;
             self.next += 1;
             match step {
-                Step::Wait(ms) => return Ok(Ok(Some(*ms))),
+                Step::Wait(ms) => return Ok(Next::Gap(Duration::from_millis((*ms).into()))),
                 Step::Set(name, value) => self.set(kernel, name, *value)?,
                 Step::Packet { side, bytes, may_be_dropped } => {
+                    let from = clock.tick();
                     let injected = kernel.inject(*side, bytes, *may_be_dropped);
                     kernel.show(&mut self.watch, &mut self.kernel)?;
-                    let shown_at = Instant::now();
-                    if shown_at - injected.from > Duration::from_millis(15) {
-                        return Ok(Err(End::Late));
+                    let until = clock.tick();
+                    if self.too_close((from, until), TOO_CLOSE) {
+                        return Ok(Next::Over(End::Late));
+                    }
+                    if let Some((_, last)) = self.bursts.last_mut() {
+                        *last = until;
                     }
                     let fate = fate(&self.kernel, &injected, *may_be_dropped);
-                    let now = clock.tick(injected.from);
-                    self.player.packet(now, bytes, Checksum::Unknown, fate, &mut self.ours);
-                    let doubt = clock.doubt(injected.from, shown_at);
-                    let now = clock.tick(shown_at);
-                    allow_for_clocks(&mut self.player, &self.kernel, &mut self.ours, now, doubt);
+                    self.player.packet(from, bytes, Checksum::Unknown, fate, &mut self.ours);
+                    allow_for_clocks(&mut self.player, &self.kernel, &mut self.ours, (from, until));
                     let slack = Slack { below: 0, above: 0, skip_destroy: true };
                     if let Some(parting) = self.judge(at, slack) {
-                        return Ok(Err(End::Parted(Box::new(parting))));
+                        return Ok(Next::Over(End::Parted(Box::new(parting))));
                     }
                 }
             }
         }
-        Ok(Ok(None))
+        Ok(Next::Over(End::Agreed))
+    }
+
+    /// Whether something that happens between two moments, and `margin` ticks before and after, may be less than a
+    /// whole number of seconds after some packet of this program or more: timeouts are whole seconds.
+    fn too_close(&self, (from, until): (Tick, Tick), margin: u64) -> bool {
+        self.bursts.iter().any(|(first, last)| {
+            let (least, most) = ((from.0 - last.0).saturating_sub(margin), until.0 - first.0 + margin);
+            least / u64::from(PER_SECOND) != most / u64::from(PER_SECOND)
+        })
     }
 
     /// Notes the last packet, if anybody wants to know.
@@ -253,11 +283,12 @@ impl Default for Lane {
     }
 }
 
-/// Takes the kernel's seconds over where they lie between what our clock gives `doubt` ticks earlier and later.
-pub fn allow_for_clocks(player: &mut Player, kernel: &Shown, ours: &mut Shown, now: Tick, doubt: u64) {
+/// Takes the kernel's seconds over where they lie between what our clock gives at two moments: the kernel was asked
+/// between them, and may begin its ticks at other times than we do.
+pub fn allow_for_clocks(player: &mut Player, kernel: &Shown, ours: &mut Shown, (from, until): (Tick, Tick)) {
     let (mut early, mut late) = (Shown::default(), Shown::default());
-    player.entries_at(Tick(now.0 - doubt), &mut early);
-    player.entries_at(Tick(now.0 + doubt), &mut late);
+    player.entries_at(Tick(from.0 - TOO_CLOSE), &mut early);
+    player.entries_at(Tick(until.0 + TOO_CLOSE), &mut late);
     for entry in &mut ours.entries {
         // All three are sorted by number.
         let seconds = |shown: &Shown| {
@@ -278,30 +309,25 @@ pub fn allow_for_clocks(player: &mut Player, kernel: &Shown, ours: &mut Shown, n
     }
 }
 
-/// Real time in the tracker's ticks.
+/// The kernel's time in the tracker's ticks. Timeouts go by jiffies, which stand still where a hypervisor takes cores
+/// away and the timer's interrupt comes late, for tenths of a second at times.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock(Duration);
 
 impl Clock {
     /// Starts now, shortly before the tick's low 32 bits turn over.
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self(coarse_time())
     }
 
-    /// The tick at `moment`.
-    pub fn tick(&self, moment: Instant) -> Tick {
-        Tick(START.0 + Tick::from_nanos(moment.duration_since(self.0).as_nanos() as u64).0)
-    }
-
-    /// By how many ticks the kernel's clock may differ from ours when it is asked between two moments: both round to
-    /// ticks of their own, and the kernel's stood still at some moment in between.
-    pub fn doubt(&self, from: Instant, until: Instant) -> u64 {
-        3 + self.tick(until).0 - self.tick(from).0
+    /// This moment.
+    pub fn tick(&self) -> Tick {
+        Tick(START.0 + Tick::from_nanos(self.elapsed().as_nanos() as u64).0)
     }
 
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        coarse_time().saturating_sub(self.0)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use agreement::allowed::{self, KNOWN};
-use agreement::duel::{Clock, Coverage, End, Lane, Parting};
+use agreement::duel::{Clock, Coverage, End, Lane, Next, Parting};
 use agreement::kernel::{self, Kernel};
 use agreement::program::{Program, Side, Step, describe, generate, generate_timed, timed_settings};
 use agreement::shown::class_text;
@@ -87,7 +87,6 @@ fn main() -> ExitCode {
     for (what, number) in totals.coverage.lock().expect("no thread panics while it holds this").iter() {
         println!("{number:9} {what}");
     }
-    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
     let (packets, timed) = (count(&totals.packets), count(&totals.timed_packets));
     println!(
         "{} programs without gaps and {} with; {} given up because the machine was late; {} disagreements did not \
@@ -133,19 +132,27 @@ fn run_all(options: &Options, totals: &Totals, started: Instant) {
             let seconds = started.elapsed().as_secs();
             if seconds >= told + 10 {
                 told = seconds;
-                let packets = totals.packets.load(Ordering::Relaxed);
+                let packets = count(&totals.packets);
                 eprintln!(
                     "{seconds} s: {packets} packets, {} programs and {} with gaps, {} disagreements",
-                    totals.programs.load(Ordering::Relaxed),
-                    totals.timed_programs.load(Ordering::Relaxed),
-                    totals.disagreements.load(Ordering::Relaxed)
+                    count(&totals.programs),
+                    count(&totals.timed_programs),
+                    count(&totals.disagreements)
                 );
             }
-            let enough = totals.packets.load(Ordering::Relaxed) >= options.packets;
-            let share = totals.timed_programs.load(Ordering::Relaxed) * 100
-                >= totals.programs.load(Ordering::Relaxed);
+            let enough = count(&totals.packets) >= options.packets;
+            let share = count(&totals.timed_programs) * 100 >= count(&totals.programs);
             if enough && share {
                 totals.stop.store(true, Ordering::Relaxed);
+            }
+            let (late, timed) = (count(&totals.late), count(&totals.timed_programs));
+            if late > 10 * timed + 20 * LANES {
+                keep_error(totals, || {
+                    Err(format!(
+                        "this machine stops too often: {late} programs were given up, {timed} with gaps were not; run \
+                         it when less else runs"
+                    ))
+                });
             }
         }
     });
@@ -170,7 +177,7 @@ fn run_only(options: &Options, totals: &Totals, index: u64) {
                     generate(options.seed, index)
                 };
                 let end = run_again(&mut kernel, &mut lane, &program)?;
-                count(totals, &program, options.timed);
+                add(totals, &program, options.timed);
                 match end {
                     End::Parted(parting) => {
                         tell(options, totals, &mut kernel, &mut lane, program, *parting, options.timed)?;
@@ -194,15 +201,16 @@ fn untimed_worker(options: &Options, totals: &Totals, next: &AtomicU64) -> Resul
         lane.coverage();
     }
     while !totals.stop.load(Ordering::Relaxed) {
-        let programs = totals.programs.load(Ordering::Relaxed);
+        let programs = count(&totals.programs);
+        let enough = count(&totals.packets) >= options.packets;
         // The programs with gaps set the pace, so that their share holds at any moment.
-        if programs > (totals.timed_programs.load(Ordering::Relaxed) + 4 * LANES) * TIMED_SHARE {
+        if enough || programs > (count(&totals.timed_programs) + 4 * LANES) * TIMED_SHARE {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }
         let program = generate(options.seed, next.fetch_add(1, Ordering::Relaxed));
         let end = run_again(&mut kernel, &mut lane, &program)?;
-        count(totals, &program, false);
+        add(totals, &program, false);
         match end {
             End::Agreed => {}
             End::Late => {
@@ -222,7 +230,11 @@ fn untimed_worker(options: &Options, totals: &Totals, next: &AtomicU64) -> Resul
     Ok(())
 }
 
-fn count(totals: &Totals, program: &Program, timed: bool) {
+fn count(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
+}
+
+fn add(totals: &Totals, program: &Program, timed: bool) {
     let packets = program.packets() as u64;
     totals.packets.fetch_add(packets, Ordering::Relaxed);
     if timed {
@@ -253,13 +265,11 @@ fn run_timed(kernel: &mut Kernel, lane: &mut Lane, program: &Program) -> Result<
     let mut due = Duration::ZERO;
     let end = loop {
         match lane.burst(kernel, clock)? {
-            Ok(Some(gap)) => {
-                due += Duration::from_millis(gap.into());
-                std::thread::sleep(due.saturating_sub(clock.elapsed()));
-            }
-            Ok(None) => break End::Agreed,
-            Err(end) => break end,
+            Next::Gap(gap) => due += gap,
+            Next::NotNow(moment) => due = clock.elapsed() + moment,
+            Next::Over(end) => break end,
         }
+        std::thread::sleep(due.saturating_sub(clock.elapsed()));
     };
     lane.leave(kernel)?;
     Ok(end)
@@ -287,18 +297,19 @@ fn timed_worker(options: &Options, totals: &Totals, batches: &AtomicU64) -> Resu
             std::thread::sleep(due.saturating_sub(clock.elapsed()));
             let Some(lane) = lanes.get_mut(at) else { continue };
             match lane.burst(&mut kernel, clock)? {
-                Ok(Some(gap)) => queue.push(std::cmp::Reverse((due + Duration::from_millis(gap.into()), at))),
-                Ok(None) => {
-                    count(totals, lane.program(), true);
-                    lane.leave(&mut kernel)?;
-                }
-                Err(End::Parted(parting)) => {
-                    count(totals, lane.program(), true);
-                    parted.push((lane.program().clone(), *parting));
-                    lane.leave(&mut kernel)?;
-                }
-                Err(_) => {
-                    totals.late.fetch_add(1, Ordering::Relaxed);
+                Next::Gap(gap) => queue.push(std::cmp::Reverse((due + gap, at))),
+                Next::NotNow(moment) => queue.push(std::cmp::Reverse((clock.elapsed() + moment, at))),
+                Next::Over(end) => {
+                    match end {
+                        End::Agreed => add(totals, lane.program(), true),
+                        End::Parted(parting) => {
+                            add(totals, lane.program(), true);
+                            parted.push((lane.program().clone(), *parting));
+                        }
+                        End::Late => {
+                            totals.late.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                     lane.leave(&mut kernel)?;
                 }
             }
@@ -332,9 +343,7 @@ fn tell(
         }
         return Ok(());
     }
-    if totals.stop.load(Ordering::Relaxed)
-        && totals.disagreements.load(Ordering::Relaxed) >= options.stop_after
-    {
+    if totals.stop.load(Ordering::Relaxed) && count(&totals.disagreements) >= options.stop_after {
         return Ok(());
     }
     let replay = format!(

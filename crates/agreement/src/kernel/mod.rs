@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use conntrack::key::Direction;
 use conntrack::policy::Class;
@@ -18,7 +17,7 @@ use crate::program::Side;
 use crate::shown::{Entry, Event, EventKind, Shown};
 pub use netlink::{Announced, Key};
 use netlink::{Conntrack, PacketLog};
-pub use os::{abort_on_close, set_receive_buffer};
+pub use os::{abort_on_close, coarse_time, set_receive_buffer};
 
 /// The packet's class reaches us as a mark that the log carries: 1 + the class's number, plus 16 for a reply.
 const RULES: &str = "
@@ -134,9 +133,6 @@ pub struct Watch {
 /// What else came of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Injected {
-    /// When the kernel was given the packet, and when it was done with it.
-    pub from: Instant,
-    pub until: Instant,
     /// Something left by one of the devices. Only known if it was asked for.
     pub left: bool,
     /// The kernel took it: a device refuses what is no IP packet at all.
@@ -220,12 +216,10 @@ impl Kernel {
             Side::A => a,
             Side::B => b,
         };
-        let from = Instant::now();
         // The whole forward path runs before the write returns.
         let taken = tun.write(bytes).is_ok();
-        let until = Instant::now();
         let left = watch_exit && self.drain();
-        Injected { from, until, left, taken }
+        Injected { left, taken }
     }
 
     /// Takes away what left by the devices; gives whether there was anything.

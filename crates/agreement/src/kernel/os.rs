@@ -5,6 +5,7 @@ use std::io::{Error, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 
 /// Moves the calling thread into a network namespace of its own.
 pub(super) fn new_network_namespace() -> Result<(), String> {
@@ -35,6 +36,14 @@ pub(super) fn open_tun(name: &str) -> Result<File, String> {
         return Err(format!("{path}: {name}: {}", Error::last_os_error()));
     }
     Ok(file)
+}
+
+/// Time as of the kernel's last tick: it is set together with jiffies, and stands still when they do.
+pub fn coarse_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one `timespec`. It cannot fail: every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Closing this connection sends a reset.
