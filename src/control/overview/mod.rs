@@ -69,6 +69,12 @@ impl Overviews {
         }
     }
 
+    /// Waits for the first look: somebody may ask while it is made.
+    async fn begun(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.told.subscribe().wait_for(|told| !told.event.is_empty()).await;
+    }
+
     /// Top talkers of a look that is not older than `age`, if there was one.
     fn known_top(&self, age: Duration) -> Option<Option<Top>> {
         self.top.borrow().as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, top)| top.clone())
@@ -162,6 +168,7 @@ fn event(overview: &Overview) -> Bytes {
 impl State {
     /// The last overview, with top talkers whether or not somebody has asked before.
     async fn overview(&self) -> Overview {
+        self.overviews.begun().await;
         let overview = self.overviews.told.borrow().overview.clone();
         Overview { top: self.top().await, ..Overview::clone(&overview) }
     }
@@ -224,6 +231,7 @@ pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Response {
 #[utoipa::path(get, path = "/v1/overview/stream", operation_id = "overview_stream",
     responses((status = 200, content_type = "text/event-stream", body = String)))]
 pub(super) async fn stream(Shared(state): Shared<Arc<State>>) -> Response {
+    state.overviews.begun().await;
     let later = WatchStream::from_changes(state.overviews.told.subscribe()).map(|told| told.event);
     let first = tokio_stream::once(event(&state.overview().await));
     let events = first.chain(later).map(Ok::<_, Infallible>);
