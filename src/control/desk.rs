@@ -18,6 +18,10 @@ use conntrack::event::Event;
 /// a worker that is silent for so long is stuck.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
+/// What the time between two looks counts for at most. While this thread gets no time on its core, as where a machine
+/// stands still, that a worker is silent says nothing: it may have had no time either.
+const LONGEST_GAP: Duration = Duration::from_millis(100);
+
 /// How often to look again at once, before resting between looks.
 const EAGER_LOOKS: u32 = 200;
 
@@ -61,6 +65,26 @@ struct Line {
     /// Tickets that the worker has not given back, whether or not somebody still waits.
     out: usize,
     waiting: HashMap<u64, oneshot::Sender<Command>>,
+}
+
+/// What is left of [`DEADLINE`].
+struct Patience {
+    left: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    fn new(now: Instant) -> Self {
+        Self { left: DEADLINE, looked: now }
+    }
+
+    /// Whether nothing is left at a look `now`.
+    fn is_over(&mut self, now: Instant) -> bool {
+        let gap = now.duration_since(self.looked).min(LONGEST_GAP);
+        self.looked = now;
+        self.left = self.left.saturating_sub(gap);
+        self.left.is_zero()
+    }
 }
 
 /// A command that is on its way.
@@ -113,9 +137,9 @@ impl Workers {
 
     /// Sends `command` and waits for it to come back with its answer.
     pub(super) async fn ask(&self, worker: usize, command: Command) -> Result<Command, NoAnswer> {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new(Instant::now());
         let asked = self.send(worker, command)?;
-        self.answer(asked, deadline).await
+        self.answer(asked, &mut patience).await
     }
 
     /// As [`Workers::ask`], for a part of a walk over the whole table, when it is this one's turn.
@@ -138,13 +162,13 @@ impl Workers {
     /// Asks every worker the same at once and gives their answers in order: however many are stuck, that takes one
     /// deadline. For commands that are done in one slice.
     pub(super) async fn ask_all(&self, command: impl Fn() -> Command) -> Vec<Result<Command, NoAnswer>> {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new(Instant::now());
         let asked: Vec<_> = (0..self.len()).map(|worker| self.send(worker, command())).collect();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
                 // What came while another one was waited for is there, though the deadline is over.
-                Ok(asked) => self.answer(asked, deadline).await,
+                Ok(asked) => self.answer(asked, &mut patience).await,
                 Err(error) => Err(error),
             });
         }
@@ -154,7 +178,7 @@ impl Workers {
     /// Has every worker go over to `rules` between two of its bursts, all of them or none: no worker changes before
     /// all stand ready, and if one does not answer nothing has happened anywhere.
     pub(super) async fn configure(&self, rules: Rules) -> Result<(), NoAnswer> {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new(Instant::now());
         let agreement = Arc::new(Agreement::default());
         // Whoever asks may go away in the middle (a client that hangs up): then nothing is changed either.
         let undecided = DropUndecided(&agreement);
@@ -165,7 +189,7 @@ impl Workers {
         }
         let mut looks = 0;
         while let Some(worker) = agreement.missing(self.len()) {
-            if Instant::now() >= deadline {
+            if patience.is_over(Instant::now()) {
                 return Err(NoAnswer::Silent { worker });
             }
             rest(&mut looks).await;
@@ -174,7 +198,7 @@ impl Workers {
         drop(undecided);
         for asked in asked {
             // One that fell silent after it stood ready changes over as the next thing that it does.
-            let _ = self.answer(asked, deadline).await;
+            let _ = self.answer(asked, &mut patience).await;
         }
         Ok(())
     }
@@ -197,7 +221,7 @@ impl Workers {
         Ok(Asked { worker, number, answer })
     }
 
-    async fn answer(&self, mut asked: Asked, deadline: Instant) -> Result<Command, NoAnswer> {
+    async fn answer(&self, mut asked: Asked, patience: &mut Patience) -> Result<Command, NoAnswer> {
         let worker = asked.worker;
         let line = self.lines.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
         let lock = || line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,7 +231,7 @@ impl Workers {
             if let Ok(command) = asked.answer.try_recv() {
                 return Ok(command);
             }
-            if Instant::now() >= deadline {
+            if patience.is_over(Instant::now()) {
                 lock().waiting.remove(&asked.number);
                 return Err(NoAnswer::Silent { worker });
             }
@@ -377,5 +401,16 @@ mod tests {
         assert_eq!(change.agreement.stand_by(1), Decision::Dropped);
         stop.store(true, Ordering::Relaxed);
         assert_eq!(ready.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn time_in_which_control_itself_stood_still_does_not_make_a_worker_silent() {
+        let start = Instant::now();
+        let mut patience = Patience::new(start);
+        assert!(!patience.is_over(start + 10 * DEADLINE), "after one long gap");
+        let mut looks = (0_u32..).map(|look| start + 10 * DEADLINE + look * REST);
+        assert!(looks.find(|now| patience.is_over(*now)).is_some());
+        let looked = patience.looked - (start + 10 * DEADLINE);
+        assert_eq!(looked, DEADLINE - LONGEST_GAP, "and then as long as without it");
     }
 }
