@@ -35,7 +35,10 @@ fuzz_target!(|input: Input<'_>| {
         for link in [Link::Ethernet, Link::Ip] {
             if let Some(carried) = wire::tunnel::carried(input.packet, link) {
                 assert!(carried.bytes.len() < input.packet.len());
-                look(&wire::parse(carried.bytes, carried.link, Checksum::Unknown, verify), carried.bytes.len());
+                look(
+                    &wire::parse(carried.bytes, carried.link, Checksum::Unknown, verify),
+                    carried.bytes.len(),
+                );
             }
         }
     }
