@@ -215,18 +215,15 @@ impl Events {
     #[inline(always)]
     pub(crate) fn tell(&mut self, event: &Event) {
         // Each has room for two lines, whatever the others took.
-        let room = (2 * self.told < self.buffer.len())
-            .then(|| self.buffer.get_mut(self.len..self.len + 2))
-            .flatten();
-        match room {
-            Some(place) => {
-                let lines = event.lines();
-                place.copy_from_slice(&lines);
-                self.len += 1 + usize::from(lines[0].has_rest());
-                self.told += 1;
-            }
-            None => self.lost += 1,
-        }
+        let has_room = 2 * self.told < self.buffer.len();
+        let Some(place) = self.buffer.get_mut(self.len..self.len + 2).filter(|_| has_room) else {
+            self.lost += 1;
+            return;
+        };
+        let lines = event.lines();
+        place.copy_from_slice(&lines);
+        self.len += 1 + usize::from(lines[0].has_rest());
+        self.told += 1;
     }
 
     /// The events since the last [`Events::clear`], oldest first.
