@@ -171,6 +171,14 @@ http = "127.0.0.1:{self.port}"
             stderr=subprocess.STDOUT,
             env=os.environ | {"RUNTIME_DIRECTORY": self.runtime.name},
         )
+        try:
+            self.begin()
+        except BaseException:
+            self.stop()
+            raise
+
+    def begin(self):
+        """Waits until it answers, and gets ready to measure."""
         until = time.monotonic() + START_S
         while True:
             try:
