@@ -301,7 +301,16 @@ fn mask_when(line: &str) -> String {
 #[test]
 fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     let both = Both::with_the_same_flows();
-    for form in ["", " -o extended", " -o id", " -o extended,id", " -o save", " -o xml", " -o xml,extended"] {
+    for form in [
+        "",
+        " -o extended",
+        " -o id",
+        " -o extended,id",
+        " -o save",
+        " -o xml",
+        " -o xml,extended",
+        " -o id -o extended",
+    ] {
         let said = both.same(&format!("-L{form}"));
         assert!(
             said.contains("conntrack v1.4.7 (conntrack-tools): 11 flow entries have been shown."),

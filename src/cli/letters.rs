@@ -48,9 +48,9 @@ struct Letters {
     /// The table; there is one
     #[arg(value_name = "TABLE", value_parser = ["conntrack"])]
     table: Option<String>,
-    /// extended, id, timestamp, ktimestamp, labels, save, xml; several with commas between
+    /// extended, id, timestamp, ktimestamp, labels, save, xml; several with commas between, or one after the other
     #[arg(short, long, value_name = "WORDS")]
-    output: Option<String>,
+    output: Vec<String>,
     /// With -U: the time left in seconds, until the flow's next packet sets it anew
     #[arg(short = 't', long, value_name = "SECONDS")]
     timeout: Option<u32>,
@@ -126,8 +126,8 @@ pub(super) fn run(arguments: &[OsString]) -> Done {
     if filter.events.is_some() && !letters.event {
         return Err(refused("event-mask"));
     }
-    let given = output.is_some();
-    let output = output.as_deref().map_or_else(|| Ok(Output::letters()), self::output)?;
+    let given = !output.is_empty();
+    let output = if given { self::output(&output.join(","))? } else { Output::letters() };
     let voice = Voice::Letters;
     if letters.dump {
         return list::list(&ask, &filter, output, voice);
