@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{Daemon, command};
+use support::{Daemon, PATIENCE, command};
 
 const NET_ADMIN: u64 = 1 << 12;
 
@@ -62,7 +62,7 @@ impl Manager {
     fn until(&self, start: &str) -> Vec<String> {
         let begun = Instant::now();
         let mut lines = Vec::new();
-        while begun.elapsed() < Duration::from_secs(20) {
+        while begun.elapsed() < PATIENCE {
             lines.extend(self.next().into_iter().flatten());
             if let Some(at) = lines.iter().position(|line: &String| line.starts_with(start)) {
                 lines.truncate(at + 1);
@@ -144,7 +144,7 @@ fn await_answer(daemon: &Daemon) {
     let socket = daemon.folder.path().join("run/control.sock");
     let begun = Instant::now();
     while !support::request(&socket, "GET", "/v1/info", "").is_ok_and(|(status, _)| status == 200) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "does not answer: {}", daemon.log());
+        assert!(begun.elapsed() < PATIENCE, "does not answer: {}", daemon.log());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -253,7 +253,7 @@ fn files_that_are_made_for_a_user_are_that_users_also_after_a_rotation_and_a_res
     fs::rename(&eve, old).unwrap();
     let begun = Instant::now();
     while !eve.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it was not made again: {}", daemon.log());
+        assert!(begun.elapsed() < PATIENCE, "it was not made again: {}", daemon.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(owner_and_mode(&eve), (nobody, nobody, 0o640));
@@ -275,7 +275,7 @@ fn a_folder_that_the_user_may_not_write_is_told_at_the_start_and_not_at_the_firs
     let done = loop {
         match daemon.child.try_wait().unwrap() {
             Some(done) => break done,
-            None => assert!(begun.elapsed() < Duration::from_secs(20), "it runs: {}", daemon.log()),
+            None => assert!(begun.elapsed() < PATIENCE, "it runs: {}", daemon.log()),
         }
         std::thread::sleep(Duration::from_millis(20));
     };
