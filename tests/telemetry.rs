@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::{Daemon, arp, udp, write_pcap};
+use support::{Daemon, PATIENCE, arp, udp, write_pcap};
 
 /// Two flows, one of them answered, in a table of 100.
 fn daemon(more: &str) -> Daemon {
@@ -44,7 +44,7 @@ impl Client {
     fn connect(daemon: &Daemon) -> Self {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         socket.connect(&SockAddr::unix(path(daemon)).unwrap()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut client = Self(socket);
         let greeting: Value = serde_json::from_str(&client.read()).unwrap();
         assert!(greeting["version"].as_str().unwrap().starts_with("DPDK "), "{greeting}");
@@ -73,7 +73,7 @@ impl Client {
             if done(&answer) {
                 return answer;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{command}: {answer}");
+            assert!(begun.elapsed() < PATIENCE, "{command}: {answer}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -106,13 +106,8 @@ fn every_command_tells_what_the_appliance_counts() {
     assert_eq!((&info["profile"], &info["pid"]), (&"linux".into(), &daemon.child.id().into()), "{info}");
 
     assert_eq!(client.ask("/conntrack/timeouts")["tcp_established"], 432_000_000);
-    let changed = support::request(
-        &daemon.socket(),
-        "PUT",
-        "/v1/timeouts",
-        r#"{"name":"tcp.established","value":"500ms"}"#,
-    );
-    assert_eq!(changed.unwrap().0, 200);
+    let changed = daemon.ask("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"500ms"}"#);
+    assert_eq!(changed.0, 200);
     client.await_answer("/conntrack/timeouts", |timeouts| timeouts["tcp_established"] == 500);
 
     // Words that no answer is to, however odd.
