@@ -13,8 +13,9 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 /// The user of the package's unit; a group of the same name is that of the control socket.
 pub const SERVICE: &str = "dpdk-conntrack";
 
-/// How long a thread may take to answer. One that runs needs microseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a thread may take to answer. One that runs needs microseconds, and one whose core a hypervisor has taken away
+/// answers when it has it back, seconds later.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why privileges could not be given up. The appliance does not run with more than it needs.
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +256,9 @@ fn ask(thread: i32) {
     // SAFETY: a signal to a thread of this process, whose handler is in place. A thread that is gone is no error.
     let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal()) } == 0;
     let begun = Instant::now();
-    while sent && ANSWERS.load(Ordering::Acquire) == before && begun.elapsed() < PATIENCE {
+    let waiting = || sent && ANSWERS.load(Ordering::Acquire) == before && begun.elapsed() < PATIENCE;
+    // One that has ended meanwhile answers no more.
+    while waiting() && Path::new(&format!("/proc/self/task/{thread}")).exists() {
         std::thread::sleep(Duration::from_micros(100));
     }
 }

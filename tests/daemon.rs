@@ -1,14 +1,16 @@
 //! The program as an operator has it: started on virtual ports that need no privilege, asked over its socket, ended by
 //! a signal.
 
+mod patient;
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use patient::PATIENCE;
 use support::{Daemon, arp, command, read_pcap, request, udp, write_pcap};
 
 /// Two ports on which nothing arrives.
@@ -27,6 +29,8 @@ fn captures_with(inside: &[Vec<u8>], outside: &[Vec<u8>], more: &str) -> Daemon 
     write_pcap(&folder.path().join("outside.pcap"), outside);
     let text = format!(
         r#"
+# No flow ends by itself.
+timeouts.udp.unreplied = "1h"
 [[port]]
 name = "in"
 device = "net_pcap0,rx_pcap={dir}/inside.pcap,tx_pcap={dir}/to-inside.pcap"
@@ -61,7 +65,8 @@ fn what_enters_inside_leaves_outside_as_it_came_and_what_outside_opens_stays_out
     assert_eq!(worker["malformed"]["ip_checksum"], 1, "{worker}");
     assert_eq!(worker["dropped"]["policy_new"], 2, "{worker}");
     assert_eq!(stats["entries"], 2, "a packet that policy drops leaves no entry: {stats}");
-    assert_eq!(daemon.get("/v1/flows").lines().count(), 2);
+    let (flows, _) = patient::until(|| patient::listed(&daemon.socket(), "/v1/flows"), |(_, whole)| *whole);
+    assert_eq!(flows.len(), 2);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     let out = read_pcap(&daemon.folder.path().join("to-outside.pcap"));
     assert_eq!(out, [0, 1, 2, 4].map(|i: usize| inside[i].clone()));
@@ -106,27 +111,28 @@ fn the_worker_makes_no_system_call() {
         .find(|task| std::fs::read_to_string(task.join("comm")).unwrap().trim() == "worker-0")
         .expect("a thread named worker-0");
     let thread = worker.file_name().unwrap().to_str().unwrap().to_owned();
-    let before = daemon.json("/v1/stats")["workers"][0]["rx_packets"].as_u64().unwrap();
-    let trace = daemon.folder.path().join("trace");
-    // Control asks for numbers, flows and events meanwhile: that must cost the worker no call either.
-    let strace = Command::new("timeout")
-        .args(["-s", "INT", "2", "strace", "-qq", "-p", &thread, "-o"])
-        .arg(&trace)
-        .spawn()
-        .expect("strace is installed");
-    let mut strace = strace;
-    let ended = loop {
-        if let Some(ended) = strace.try_wait().unwrap() {
-            break ended;
-        }
-        daemon.json("/v1/stats");
-        daemon.get("/v1/flows");
-        std::thread::sleep(Duration::from_millis(100));
+    let tracer = || {
+        let status = std::fs::read_to_string(worker.join("status")).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap().trim().to_owned()
     };
-    // Where tracing is not allowed, strace ends early and the trace is empty too.
-    assert_eq!(ended.code(), Some(124), "strace was to trace until `timeout` ended it");
-    let after = daemon.json("/v1/stats")["workers"][0]["rx_packets"].as_u64().unwrap();
-    assert!(after > before + 10_000, "packets flowed while it was traced: {before} to {after}");
+    let packets = || daemon.json("/v1/stats")["workers"][0]["rx_packets"].as_u64().unwrap();
+    let trace = daemon.folder.path().join("trace");
+    let mut strace = Command::new("strace");
+    let mut strace =
+        strace.args(["-qq", "-p", &thread, "-o"]).arg(&trace).spawn().expect("strace is installed");
+    // Where tracing is not allowed, this never comes.
+    patient::until(tracer, |tracer| *tracer == strace.id().to_string());
+    let (begun, before) = (Instant::now(), packets());
+    // Control asks for numbers and flows meanwhile: that must cost the worker no call either. Enough packets, and two
+    // seconds: what is done once a second is seen as well.
+    let asked = || {
+        patient::listed(&daemon.socket(), "/v1/flows");
+        (packets(), begun.elapsed())
+    };
+    patient::until(asked, |&(after, took)| after > before + 10_000 && took > Duration::from_secs(2));
+    assert_eq!(tracer(), strace.id().to_string(), "traced to the end");
+    Command::new("kill").args(["-INT", &strace.id().to_string()]).status().unwrap();
+    strace.wait().unwrap();
     let calls = std::fs::read_to_string(&trace).unwrap();
     let calls: Vec<_> = calls.lines().filter(|line| !line.contains("detached")).collect();
     assert!(calls.is_empty(), "{calls:#?}");
@@ -138,7 +144,7 @@ fn operators_ask_and_change_over_the_socket() {
     let mode = std::fs::metadata(daemon.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     assert_eq!(daemon.json("/v1/info")["ports"][1]["peer"], "p0");
-    let ask = |method, path, body| request(&daemon.socket(), method, path, body).unwrap();
+    let ask = |method, path, body| patient::request(&daemon.socket(), method, path, body);
 
     let (status, body) = ask("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"1h"}"#);
     assert_eq!((status, body.contains("\"seconds\":3600")), (200, true), "{body}");
@@ -170,7 +176,7 @@ fn operators_ask_and_change_over_the_socket() {
     }
     // Only announced: a body that long is refused before it is read.
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = "PUT /v1/timeouts HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let mut line = String::new();
@@ -186,20 +192,32 @@ fn operators_ask_and_change_over_the_socket() {
 fn events_reach_a_reader_from_the_moment_that_it_is_told_so() {
     let daemon = captures(&[udp(1, 2, 1000, 53), udp(1, 2, 1001, 53)], &[]);
     daemon.wait("/v1/stats", |stats| stats["entries"] == 2);
-    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET /v1/events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    let mut reader = BufReader::new(&stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
+    // A worker may not answer that it tells events from now on.
+    let listens = || {
+        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        (line, reader)
+    };
+    let (line, reader) = patient::until(listens, |(line, _)| !line.starts_with("HTTP/1.1 503"));
     assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-    assert_eq!(request(&daemon.socket(), "POST", "/v1/flush", "").unwrap().1, r#"{"flows":2}"#);
+    let mut asked = 0;
+    let (status, said) = patient::answered(|| {
+        asked += 1;
+        request(&daemon.socket(), "POST", "/v1/flush", "").unwrap()
+    });
+    // A worker that was silent has ended them nevertheless, once it went on.
+    assert!(status == 200 && (asked > 1 || said == r#"{"flows":2}"#), "{said}");
     let events: Vec<serde_json::Value> = reader
         .lines()
         .filter_map(|line| serde_json::from_str(&line.unwrap()).ok())
         .filter(|json: &serde_json::Value| json.is_object())
         .take(2)
         .collect();
+    assert_eq!(events.len(), 2);
     for (event, port) in events.iter().zip([1000, 1001]) {
         assert_eq!((&event["event"], &event["reason"]), (&"destroy".into(), &"admin".into()), "{event}");
         assert_eq!(event["flow"]["original"]["sport"], port, "{event}");
@@ -213,10 +231,12 @@ fn a_full_table_refuses_counts_and_says_so_once() {
     let daemon = captures_with(&frames, &[], "[table]\nmax_entries = 100\non_full = \"drop_new\"\n");
     let stats = daemon.wait("/v1/stats", |stats| stats["workers"][0]["rx_packets"] == 150);
     assert_eq!((&stats["entries"], &stats["workers"][0]["dropped"]["table_full"]), (&100.into(), &50.into()));
+    let lines = ["table 95 % full", "new flows were refused"];
+    let log = patient::until(|| daemon.log(), |log| lines.iter().all(|line| log.contains(line)));
+    // It is looked at once a second.
     std::thread::sleep(Duration::from_millis(2_500));
-    let log = daemon.log();
-    assert_eq!(log.matches("table 95 % full").count(), 1, "{log}");
-    assert_eq!(log.matches("new flows were refused").count(), 1, "{log}");
+    let later = daemon.log();
+    assert_eq!(lines.map(|line| later.matches(line).count()), [1, 1], "{log}and later\n{later}");
 }
 
 #[test]
@@ -276,14 +296,15 @@ fn metrics_are_on_loopback() {
         std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
         answer
     };
-    let page = get("/metrics");
+    // A worker that is silent just now is down.
+    let page =
+        patient::until(|| get("/metrics"), |page| page.contains("conntrack_worker_up{worker=\"0\"} 1"));
     for series in [
         "conntrack_entries{proto=\"tcp\",state=\"SYN_SENT\"} 0",
         "conntrack_entries_limit 262144",
         "conntrack_invalid_packets_total{reason=\"tcp_seq_over_max_end\"} 0",
         "conntrack_evictions_total{reason=\"timeout\"} 0",
         "conntrack_timeout_seconds{proto=\"tcp\",state=\"established\"} 432000",
-        "conntrack_worker_up{worker=\"0\"} 1",
         "conntrack_untracked_frames_total{kind=\"mpls\"} 0",
         "conntrack_dropped_packets_total{reason=\"zone_limit\"} 0",
         "conntrack_events_dropped_total{sink=\"stream\"} 0",

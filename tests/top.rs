@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use support::Daemon;
 
+/// How long what is drawn may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A terminal of 80 by 24 in which a shell runs.
 struct Terminal {
     server: String,
@@ -45,7 +48,7 @@ impl Terminal {
             if words.iter().all(|word| shown.contains(word)) {
                 return shown;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{words:?} never came:\n{shown}");
+            assert!(begun.elapsed() < PATIENCE, "{words:?} never came:\n{shown}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -78,7 +81,7 @@ fn a_terminal_shows_it_obeys_keys_and_is_given_back() {
     terminal.tmux(&["resize-window", "-x", "120", "-y", "30"]);
     let begun = Instant::now();
     while !terminal.shows().lines().any(|line| line.chars().count() == 120) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the new size is not used:\n{}", terminal.shows());
+        assert!(begun.elapsed() < PATIENCE, "the new size is not used:\n{}", terminal.shows());
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(daemon.stop(), Some(0));
@@ -93,9 +96,13 @@ fn a_terminal_shows_it_obeys_keys_and_is_given_back() {
 
     // A signal ends it as a key does.
     let daemon = Daemon::start(&[("net_null0,no-rx=1", "", None)], "");
-    let terminal = Terminal::open(&format!("timeout --foreground -s TERM 3 {}", top(&daemon.socket())));
+    let number = daemon.folder.path().join("top.pid");
+    let command = format!("sh -c 'echo $$ >{}; exec {}'", number.display(), top(&daemon.socket()));
+    let terminal = Terminal::open(&command);
     terminal.wait(&["q quit"]);
-    terminal.wait(&["ENDED ", " icanon", " echo "]);
+    let process = std::fs::read_to_string(number).unwrap();
+    assert!(Command::new("kill").args(["-TERM", process.trim()]).status().unwrap().success());
+    terminal.wait(&["ENDED 0", " icanon", " echo "]);
     drop(terminal);
 
     let once =

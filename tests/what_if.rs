@@ -1,6 +1,7 @@
 //! What `timeout what-if` says is what happens: the answer of a run under the old timeouts is held against a run of the
 //! same capture under the new ones, flow by flow.
 
+mod patient;
 mod pcap;
 mod support;
 
@@ -353,11 +354,14 @@ fn the_program_answers_for_a_capture_and_while_it_runs() {
 
     let daemon = support::Daemon::start(&[("net_null0,no-rx=1", "", None)], "");
     let ask = |words: &[&str]| {
-        let socket = daemon.socket();
-        let output =
-            program().args(["timeout", "what-if", "--socket"]).arg(socket).args(words).output().unwrap();
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), said(&output.stdout), said(&output.stderr))
+        let once = || {
+            let mut program = program();
+            program.args(["timeout", "what-if", "--socket"]).arg(daemon.socket()).args(words);
+            let output = program.output().unwrap();
+            let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.code(), said(&output.stdout), said(&output.stderr))
+        };
+        patient::until(once, |(_, _, err)| !patient::is_silence(err))
     };
     let (code, out, _) = ask(&["nf_conntrack_tcp_timeout_close_wait=60", "udp.stream=1h 30m"]);
     assert_eq!(code, Some(0), "{out}");

@@ -283,9 +283,6 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread::{self, JoinHandle};
-
     use conntrack::policy::Policy;
     use conntrack::track::settings::{Profile, Settings};
     use conntrack::tracker::OnFull;
@@ -300,48 +297,52 @@ mod tests {
         on_full: OnFull::DropNew,
     };
 
-    /// A worker that does nothing but look at changes; gives how many it made.
-    fn obedient(bus: WorkerEnd, stop: &Arc<AtomicBool>) -> JoinHandle<usize> {
-        let stop = Arc::clone(stop);
-        thread::spawn(move || {
-            let mut made = 0;
-            while !stop.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(1));
-                let Some(ticket) = bus.next_command() else { continue };
-                let Command::Configure(change) = &ticket.command else { panic!() };
-                loop {
-                    match change.agreement.stand_by(change.worker) {
-                        Decision::Open => thread::yield_now(),
-                        Decision::Made => break made += 1,
-                        Decision::Dropped => break,
-                    }
-                }
-                bus.answer(ticket);
+    /// The next command. Workers are tasks of the thread that asks, so that a pause of the machine is everybody's.
+    async fn next(bus: &WorkerEnd) -> Ticket {
+        loop {
+            if let Some(ticket) = bus.next_command() {
+                return ticket;
             }
-            made
-        })
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A worker that does nothing but look at so many changes; gives how many it made.
+    async fn obedient(bus: &WorkerEnd, changes: usize) -> usize {
+        let mut made = 0;
+        for _ in 0..changes {
+            let ticket = next(bus).await;
+            let Command::Configure(change) = &ticket.command else { panic!("{ticket:?}") };
+            loop {
+                match change.agreement.stand_by(change.worker) {
+                    Decision::Open => tokio::task::yield_now().await,
+                    Decision::Made => break made += 1,
+                    Decision::Dropped => break,
+                }
+            }
+            bus.answer(ticket);
+        }
+        made
     }
 
     #[tokio::test]
     async fn workers_that_are_stuck_cost_one_deadline_however_many_they_are() {
-        let ((first, _silent), (second, awake), (third, _silent_too)) = (pair(), pair(), pair());
-        let all = Workers::new(vec![first, second, third]);
-        let answering = thread::spawn(move || {
-            loop {
-                if let Some(ticket) = awake.next_command() {
-                    break awake.answer(ticket);
-                }
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
+        const AWAKE: usize = 15;
+        let (ends, workers): (Vec<_>, Vec<_>) = (0..31).map(|_| pair()).unzip();
+        let all = Workers::new(ends);
+        let awake = async {
+            let ticket = next(&workers[AWAKE]).await;
+            workers[AWAKE].answer(ticket);
+        };
         let begun = Instant::now();
-        let answers = all.ask_all(|| Command::Snapshot(Box::default())).await;
+        let (answers, ()) = tokio::join!(all.ask_all(|| Command::Snapshot(Box::default())), awake);
         let took = begun.elapsed();
-        answering.join().unwrap();
-        let silent = |worker| Err(NoAnswer::Silent { worker });
-        let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|_| ())).collect();
-        assert_eq!(answers, [silent(0), Ok(()), silent(2)]);
-        assert!((DEADLINE..DEADLINE * 3 / 2).contains(&took), "{took:?}");
+        for (worker, answer) in answers.into_iter().enumerate() {
+            let expected = if worker == AWAKE { Ok(()) } else { Err(NoAnswer::Silent { worker }) };
+            assert_eq!(answer.map(drop), expected);
+        }
+        // One after another they would cost thirty.
+        assert!((DEADLINE..15 * DEADLINE).contains(&took), "{took:?}");
     }
 
     #[tokio::test]
@@ -380,27 +381,24 @@ mod tests {
 
     #[tokio::test]
     async fn all_workers_change_over_or_none_does() {
-        let stop = Arc::new(AtomicBool::new(false));
         let ((first, one), (second, two), (third, silent)) = (pair(), pair(), pair());
-        let both = [obedient(one, &stop), obedient(two, &stop)];
         let all = Workers::new(vec![first, second]);
-        for _ in 0..3 {
-            assert_eq!(all.configure(RULES).await, Ok(()));
-        }
-        stop.store(true, Ordering::Relaxed);
-        assert_eq!(both.map(|thread| thread.join().unwrap()), [3, 3]);
+        let changes = async {
+            for _ in 0..3 {
+                assert_eq!(all.configure(RULES).await, Ok(()));
+            }
+        };
+        let ((), one, two) = tokio::join!(changes, obedient(&one, 3), obedient(&two, 3));
+        assert_eq!([one, two], [3, 3]);
 
-        let stop = Arc::new(AtomicBool::new(false));
-        let (fourth, bus) = pair();
-        let ready = obedient(bus, &stop);
+        let (fourth, ready) = pair();
         let all = Workers::new(vec![fourth, third]);
-        assert_eq!(all.configure(RULES).await, Err(NoAnswer::Silent { worker: 1 }));
+        let (changed, made) = tokio::join!(all.configure(RULES), obedient(&ready, 1));
+        assert_eq!((changed, made), (Err(NoAnswer::Silent { worker: 1 }), 0));
         // The silent one wakes up too late: it finds that nothing is to be done.
         let ticket = silent.next_command().expect("the change");
         let Command::Configure(change) = &ticket.command else { panic!() };
         assert_eq!(change.agreement.stand_by(1), Decision::Dropped);
-        stop.store(true, Ordering::Relaxed);
-        assert_eq!(ready.join().unwrap(), 0);
     }
 
     #[test]

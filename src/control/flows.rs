@@ -264,7 +264,7 @@ mod tests {
             }
             assert_eq!(read, PAGE_FLOWS * bytes);
         };
-        assert!(tokio::join!(talk, listen).0, "it was read to its end");
+        assert!(tokio::join!(biased; talk, listen).0, "it was read to its end");
     }
 
     #[tokio::test]
@@ -287,6 +287,7 @@ mod tests {
                 "it looks like the listing's end"
             );
         };
-        tokio::join!(talk, listen);
+        // However late both are woken, who talks sees first that its patience is over.
+        tokio::join!(biased; talk, listen);
     }
 }

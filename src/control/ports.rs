@@ -154,14 +154,25 @@ mod tests {
             for _ in 0..times {
                 assert_eq!(doors.recent(xstats)[0].xstats.is_empty(), !xstats);
             }
-            asked.load(Ordering::Relaxed)
+            asked.swap(0, Ordering::Relaxed)
         };
-        assert_eq!((all(9, false), all(9, true), all(9, false)), (1, 2, 2));
-        doors.observe(false);
-        assert_eq!(all(9, false), 3);
-        doors.set_running(&Workers::new(Vec::new()), 0, false).await.unwrap();
-        assert_eq!((all(9, false), all(9, true)), (4, 5));
+        // On a machine that stands still for so long what was kept is old: then it is counted anew.
+        let mut tries = 0..100;
+        let counted = loop {
+            tries.next().expect("a quarter of a second without a pause");
+            doors.forget();
+            let begun = Instant::now();
+            let at_first = (all(9, false), all(9, true), all(9, false));
+            doors.observe(false);
+            let observed = all(9, false);
+            doors.set_running(&Workers::new(Vec::new()), 0, false).await.unwrap();
+            let changed = (all(9, false), all(9, true));
+            if begun.elapsed() < FRESH {
+                break (at_first, observed, changed);
+            }
+        };
+        assert_eq!(counted, ((1, 1, 0), 1, (1, 1)));
         tokio::time::sleep(FRESH).await;
-        assert_eq!(all(9, false), 6);
+        assert!(all(9, false) > 0);
     }
 }
