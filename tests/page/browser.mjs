@@ -31,6 +31,6 @@ export async function insist(page, method, path, act) {
     const [answer] = await Promise.all([page.waitForResponse(asked), act()]);
     if (answer.status() !== 503) return silent;
     const said = await answer.text();
-    if (!said.includes("did not answer") || Date.now() - begun > SOON_MS) throw new Error(`${path}: ${said}`);
+    if (!/did not answer|commands waiting/.test(said) || Date.now() - begun > SOON_MS) throw new Error(`${path}: ${said}`);
   }
 }
