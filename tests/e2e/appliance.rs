@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::net::{Namespace, SOON, need_root, unique};
+use crate::net::{Namespace, SOON, need_root, unique, until};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
@@ -17,6 +17,11 @@ pub(crate) const INSIDE: &str = "198.18.0.1";
 pub(crate) const OUTSIDE: &str = "198.18.0.2";
 pub(crate) const INSIDE6: &str = "2001:2::1";
 pub(crate) const OUTSIDE6: &str = "2001:2::2";
+
+/// What a client says where a worker stood still; after the last one of them it may also be the appliance that is gone, and
+/// then the next try says so.
+const UNANSWERED: [&str; 3] =
+    ["did not answer within", "commands waiting: try again", "the answer broke off"];
 
 /// Made by the appliance in its folder.
 const TOKEN: &str = "token";
@@ -138,12 +143,19 @@ impl Appliance {
         self.command(words).output().expect("the program is built")
     }
 
-    /// A subcommand that must succeed; returns what it printed.
+    /// A subcommand that must succeed; returns what it printed. It is repeated while a worker that the machine lets stand
+    /// still does not answer, so it must be one that may be done twice.
     pub(crate) fn tell(&self, words: &[&str]) -> String {
-        let done = self.ask(words);
-        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "`{}` failed: {out}{err}", words.join(" "));
-        out.into_owned()
+        let command = format!("`{}`", words.join(" "));
+        until(&command, || {
+            let done = self.ask(words);
+            let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+            if done.status.success() {
+                return Ok(out.into_owned());
+            }
+            assert!(UNANSWERED.iter().any(|said| err.contains(said)), "{command} failed: {out}{err}");
+            Err(err.into_owned())
+        })
     }
 
     /// The table, a line each.
@@ -162,16 +174,11 @@ impl Appliance {
     }
 
     fn await_table<T>(&self, what: &str, found: impl Fn(&[Line]) -> Option<T>) -> T {
-        let begun = Instant::now();
-        loop {
+        until(what, || {
             let lines = self.list();
-            if let Some(found) = found(&lines) {
-                return found;
-            }
-            let table: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
-            assert!(begun.elapsed() < SOON, "waited for {what}; the table is\n{}", table.join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            let table = || lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n");
+            found(&lines).ok_or_else(|| format!("the table with\n{}", table()))
+        })
     }
 
     /// All counters, as `stats -o json` gives them.
@@ -199,15 +206,10 @@ impl Appliance {
         what: &str,
         is: impl Fn(&serde_json::Value) -> bool,
     ) -> serde_json::Value {
-        let begun = Instant::now();
-        loop {
+        until(what, || {
             let stats = self.stats();
-            if is(&stats) {
-                return stats;
-            }
-            assert!(begun.elapsed() < SOON, "waited for {what}; the counters are\n{stats:#}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            if is(&stats) { Ok(stats) } else { Err(format!("{stats:#}")) }
+        })
     }
 
     /// What a web client must know to change anything.
@@ -218,12 +220,24 @@ impl Appliance {
 
     /// What a web client on the appliance gets.
     pub(crate) fn http(&self, path: &str) -> String {
-        self.space.exec(&["curl", "-sf", "--max-time", "5", &format!("http://127.0.0.1:9477{path}")])
+        self.space.exec(&["curl", "-sf", "--max-time", "60", &format!("http://127.0.0.1:9477{path}")])
     }
 
-    /// Follows `events`; the lines come as they happen.
-    pub(crate) fn events(&self) -> Events {
-        self.follow(&["events"])
+    /// Follows packets with these words for `trace`; the appliance has said that it does.
+    pub(crate) fn trace(&self, words: &[&str]) -> Events {
+        let words = [&["trace"], words].concat();
+        let mut trace = self.follow(&words);
+        until("the trace's begin", || {
+            if self.log().contains("packets are followed") {
+                return Ok(());
+            }
+            // As in `tell`.
+            if trace.child.try_wait().unwrap().is_some() {
+                trace = self.follow(&words);
+            }
+            Err(self.log())
+        });
+        trace
     }
 
     /// A subcommand that prints as things happen.
@@ -303,15 +317,6 @@ impl Events {
         }
         read
     }
-
-    /// Waits until the appliance says that packets are followed.
-    pub(crate) fn await_started(&self, appliance: &Appliance) {
-        let begun = Instant::now();
-        while !appliance.log().contains("packets are followed") {
-            assert!(begun.elapsed() < SOON, "the trace never began:\n{}", appliance.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 impl Drop for Events {
@@ -347,6 +352,13 @@ impl Line {
             proto,
             state,
         }
+    }
+
+    /// Whether what it has left is what is left of so many seconds that began to run after `begun`.
+    pub(crate) fn has_left(&self, seconds: u32, begun: Instant) -> bool {
+        // What is printed are whole seconds, and so is this.
+        let gone = begun.elapsed().as_secs() + 2;
+        self.timeout <= seconds && u64::from(self.timeout) + gone >= u64::from(seconds)
     }
 
     /// Whether the first packet went to this port.
@@ -415,12 +427,26 @@ peer = "lan"
         let [inside, outside] = hosts;
         Self { appliance, inside, outside, inside_interface: near, outside_interface: far }
     }
+
+    /// Follows `events`: the lines of all that happens from now on, behind those of some datagrams.
+    pub(crate) fn events(&self) -> Events {
+        let events = self.appliance.follow(&["events"]);
+        // It is there once it tells of one of these.
+        until("the first event", || {
+            let socket = self.inside.udp(&at(INSIDE, 0).to_string());
+            socket.send_to(b"x", at(OUTSIDE, 9)).unwrap();
+            let read = events.read_for(Duration::from_millis(100));
+            if read.is_empty() { Err("none".to_owned()) } else { Ok(()) }
+        });
+        events
+    }
 }
 
 /// Gives an interface its addresses. Without duplicate address detection: nobody else is there, and it takes a second.
 pub(crate) fn bring_up(host: &Namespace, interface: &str, v4: &str, v6: &str) {
     host.ip(&["addr", "add", &format!("{v4}/24"), "dev", interface]);
     host.ip(&["addr", "add", &format!("{v6}/64"), "dev", interface, "nodad"]);
+    host.ask_long_for_neighbours(interface);
     host.ip(&["link", "set", interface, "up"]);
 }
 

@@ -2,16 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::appliance::{INSIDE, OUTSIDE, Pair, at};
-use crate::net::SOON;
+use crate::net::until;
 
 const ENTRIES: u64 = 64;
 const SENT: u64 = 100;
 
 fn start(on_full: &str) -> Pair {
-    Pair::start(&format!("[table]\nmax_entries = {ENTRIES}\non_full = \"{on_full}\""))
+    // Nothing in it ends by itself while a test runs.
+    let timeouts = "[timeouts]\nudp.unreplied = \"1h\"";
+    Pair::start(&format!("[table]\nmax_entries = {ENTRIES}\non_full = \"{on_full}\"\n{timeouts}"))
 }
 
 /// One datagram from each of so many new sockets. The sockets stay open, so that each has a port of its own.
@@ -25,21 +27,30 @@ fn datagrams(pair: &Pair, number: u64) -> Vec<UdpSocket> {
         .collect()
 }
 
-/// Fills the table and returns how many of the datagrams came out at the other side.
-fn overfill(pair: &Pair) -> u64 {
+/// Sends more flows than the table has room for; the counter at `path` tells of those without. So many of the datagrams must
+/// come out at the other side and no more, and the table be full.
+fn overfill(pair: &Pair, path: &str, arrived: u64) {
     // Nobody may answer: unreachable errors are no part of this.
     pair.outside.count_incoming("udp dport 9999");
     pair.outside.drop_incoming("udp dport 9999");
     // ARP first, or the kernel keeps only the last few of the datagrams while it asks.
-    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "5", OUTSIDE]);
+    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "60", OUTSIDE]);
     pair.appliance.tell(&["flush"]);
     let _sockets = datagrams(pair, SENT);
-    std::thread::sleep(Duration::from_millis(500));
-    pair.outside.counted()
-}
-
-fn count(pair: &Pair) -> u64 {
-    pair.appliance.tell(&["count"]).trim().parse().expect("count prints a number")
+    // All of them have been judged then.
+    await_counter(pair, path, SENT - ENTRIES);
+    let numbers = || {
+        let entries = pair.appliance.tell(&["count"]).trim().parse().expect("count prints a number");
+        (pair.outside.counted(), entries)
+    };
+    let expected = (arrived, ENTRIES);
+    until(&format!("{expected:?} datagrams and entries"), || {
+        let found = numbers();
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    // And no more came after that.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(numbers(), expected, "datagrams and entries");
 }
 
 /// Waits until the counter at `path` has this value.
@@ -51,27 +62,23 @@ fn await_counter(pair: &Pair, path: &str, value: u64) {
 #[test]
 fn early_drop_makes_room_for_new_flows() {
     let pair = start("early_drop");
-    assert_eq!(overfill(&pair), SENT, "every new flow found room");
-    assert_eq!(count(&pair), ENTRIES);
-    await_counter(&pair, "/destroyed/early_drop", SENT - ENTRIES);
+    // Every new flow finds room.
+    overfill(&pair, "/destroyed/early_drop", SENT);
     await_counter(&pair, "/dropped/table_full", 0);
 }
 
 #[test]
 fn drop_new_refuses_new_flows() {
     let pair = start("drop_new");
-    assert_eq!(overfill(&pair), ENTRIES, "only those with an entry went through");
-    assert_eq!(count(&pair), ENTRIES);
-    await_counter(&pair, "/dropped/table_full", SENT - ENTRIES);
+    // Only those with an entry go through.
+    overfill(&pair, "/dropped/table_full", ENTRIES);
     await_counter(&pair, "/destroyed/early_drop", 0);
 }
 
 #[test]
 fn pass_untracked_lets_them_through_without_an_entry() {
     let pair = start("pass_untracked");
-    assert_eq!(overfill(&pair), SENT, "everything went through");
-    assert_eq!(count(&pair), ENTRIES);
-    await_counter(&pair, "/full_untracked", SENT - ENTRIES);
+    overfill(&pair, "/full_untracked", SENT);
 }
 
 #[test]
@@ -87,7 +94,8 @@ fn assured_flows_survive_a_flood() {
 
     pair.outside.drop_incoming("udp dport 9999");
     let _sockets = datagrams(&pair, 3 * ENTRIES);
-    std::thread::sleep(Duration::from_millis(500));
+    // One for each of them that found the table full, all but the connection's.
+    await_counter(&pair, "/destroyed/early_drop", 2 * ENTRIES + 1);
     pair.appliance
         .await_line("the connection, still there", |line| line.to_port(server.port()) && line.assured);
     served.write_all(b"y").unwrap();
@@ -98,21 +106,16 @@ fn assured_flows_survive_a_flood() {
 fn a_filling_table_warns_at_80_90_and_95_percent() {
     let pair = start("drop_new");
     pair.outside.drop_incoming("udp dport 9999");
-    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "5", OUTSIDE]);
+    pair.inside.exec(&["ping", "-q", "-c", "1", "-W", "60", OUTSIDE]);
     pair.appliance.tell(&["flush"]);
     let mut sockets = Vec::new();
     let mut told = 0;
     for (entries, mark) in [(52, "80 %"), (58, "90 %"), (61, "95 %")] {
         sockets.extend(datagrams(&pair, entries - sockets.len() as u64));
-        let begun = Instant::now();
-        while !pair.appliance.log()[told..].contains(mark) {
-            assert!(
-                begun.elapsed() < SOON,
-                "{entries} of {ENTRIES}, and no warning of {mark}:\n{}",
-                pair.appliance.log()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until(&format!("a warning of {mark} at {entries} of {ENTRIES}"), || {
+            let log = pair.appliance.log();
+            if log[told..].contains(mark) { Ok(()) } else { Err(log) }
+        });
         told = pair.appliance.log().len();
     }
 }

@@ -9,7 +9,9 @@ fn streams_of_jumbo_frames_arrive(wires: &Wires) {
     for (near, far) in [(INSIDE, OUTSIDE), (INSIDE6, OUTSIDE6)] {
         // As long as they can be, and not to be cut: 9000 less the IP and ICMP headers.
         let payload = if near == INSIDE { "8972" } else { "8952" };
-        wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "5", "-M", "do", "-s", payload, far]);
+        wires
+            .inside
+            .exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "60", "-M", "do", "-s", payload, far]);
         let listener = wires.outside.listen(&at(far, 80).to_string());
         let client = wires.inside.connect(at(far, 80));
         let (server, _) = listener.accept().unwrap();
@@ -29,7 +31,7 @@ fn streams_of_jumbo_frames_arrive(wires: &Wires) {
 fn jumbo_frames_pass_in_one_buffer_each() {
     let wires = Wires::start(9000, "mtu = 9000");
     streams_of_jumbo_frames_arrive(&wires);
-    wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "5", "-s", "40000", OUTSIDE]);
+    wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "60", "-s", "40000", OUTSIDE]);
     wires.appliance.await_stats("whole datagrams", |stats| stats["datagrams_completed"].as_u64() >= Some(6));
 }
 

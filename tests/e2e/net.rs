@@ -6,13 +6,16 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// How long anything that should happen at once may take on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// How long anything that should happen at once may take. A virtual machine's cores may stand still for seconds at a time.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(20);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -27,6 +30,21 @@ pub(crate) fn need_root() {
         rustix::process::geteuid().is_root(),
         "this test makes network namespaces and tap devices: run it as root (scripts/test does)"
     );
+}
+
+/// Looks until there is what is waited for. A look that does not find it says what there is instead, which is told where it
+/// never comes.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => {
+                assert!(begun.elapsed() < SOON, "waited {SOON:?} for {what}; there is\n{instead}")
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Runs a command and returns what it printed; it must succeed.
@@ -142,6 +160,18 @@ impl Namespace {
         let listing = self.exec(&["nft", "list", "table", "inet", "count"]);
         let number = listing.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
         number.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no counter in {listing}"))
+    }
+
+    /// Has the kernel ask a minute long where a neighbour is, not three seconds: one that is asked for through the appliance
+    /// answers when that is let run.
+    pub(crate) fn ask_long_for_neighbours(&self, interface: &str) {
+        self.enter(|| {
+            for (family, kind) in [("ipv4", "mcast"), ("ipv4", "ucast"), ("ipv6", "mcast"), ("ipv6", "ucast")]
+            {
+                let file = format!("/proc/sys/net/{family}/neigh/{interface}/{kind}_solicit");
+                std::fs::write(&file, "60").unwrap_or_else(|error| panic!("{file}: {error}"));
+            }
+        });
     }
 
     fn nft(&self, ruleset: &str) {

@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::appliance::{INSIDE, OUTSIDE, Pair, at};
-use crate::net::SOON;
+use crate::net::until;
 
 #[test]
 fn a_connection_is_followed_through_every_stage_on_both_workers() {
@@ -14,27 +14,9 @@ fn a_connection_is_followed_through_every_stage_on_both_workers() {
     let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
     let to = listener.local_addr().unwrap();
     let port = to.port().to_string();
-    let trace = pair.appliance.follow(&["trace", "--dport", &port, "--for", "20s"]);
-    trace.await_started(&pair.appliance);
+    let trace = pair.appliance.trace(&["--dport", &port, "--for", "10m"]);
     let mut stories = String::new();
-    // Until both have been seen: a flow of the worker that receives, and one that is handed over.
-    let begun = Instant::now();
-    loop {
-        let mut client = pair.inside.connect(to);
-        let (mut server, _) = listener.accept().unwrap();
-        client.write_all(b"hello").unwrap();
-        server.read_exact(&mut [0; 5]).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        drop(server);
-        client.read_to_end(&mut Vec::new()).unwrap();
-        stories += &trace.read_for(Duration::from_millis(300));
-        let handed = stories.contains("another handed it over") && stories.contains("to which worker");
-        if handed && stories.matches("SYN_RECV -> ESTABLISHED").count() >= 2 {
-            break;
-        }
-        assert!(begun.elapsed() < SOON, "not all of it was told:\n{stories}");
-    }
-    for words in [
+    let words = [
         "entry    none: a new one is made",
         "step     new, original direction, SYN_SENT",
         "step     established, reply direction, SYN_SENT -> SYN_RECV",
@@ -43,20 +25,35 @@ fn a_connection_is_followed_through_every_stage_on_both_workers() {
         "lan (inside), tcp",
         "wan (outside), tcp",
         "verdict  forward, by row 2 of the policy",
-    ] {
-        assert!(stories.contains(words), "no `{words}` in\n{stories}");
-    }
+        // A flow of the worker that receives, and one that is handed over.
+        "another handed it over",
+        "to which worker",
+    ];
+    until("all of a connection's story", || {
+        let mut client = pair.inside.connect(to);
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"hello").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        drop(server);
+        client.read_to_end(&mut Vec::new()).unwrap();
+        stories += &trace.read_for(Duration::from_millis(300));
+        let missing = words.iter().find(|words| !stories.contains(**words));
+        if missing.is_none() && stories.matches("SYN_RECV -> ESTABLISHED").count() >= 2 {
+            return Ok(());
+        }
+        Err(format!("no {missing:?}, or one connection alone, in\n{stories}"))
+    });
     let other = pair.appliance.ask(&["trace", "--for", "1s"]);
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
     assert_eq!(other.status.code(), Some(1), "{said}");
     assert!(said.contains("somebody else follows packets"), "{said}");
     // With its client it ends: then another may follow, and what passes meanwhile is told to nobody.
     drop(trace);
-    let begun = Instant::now();
-    while !pair.appliance.ask(&["trace", "--for", "1s", "-s", "192.0.2.77"]).status.success() {
-        assert!(begun.elapsed() < SOON, "a trace outlives its client");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until("the end of a trace without its client", || {
+        let next = pair.appliance.ask(&["trace", "--for", "1s", "-s", "192.0.2.77"]);
+        if next.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&next.stderr).into_owned()) }
+    });
 }
 
 #[test]
@@ -65,15 +62,10 @@ fn what_the_policy_refuses_and_what_is_invalid_is_told_with_the_reason() {
     // Nobody reads while it happens: the records are kept.
     let stranger = pair.outside.udp(&at(OUTSIDE, 0).to_string());
     stranger.send_to(b"knock", at(INSIDE, 4444)).unwrap();
-    let begun = Instant::now();
     let words = ["events", "--dropped", "--past", "--for", "300ms", "-p", "udp", "--dport", "4444"];
-    let line = loop {
-        let told = pair.appliance.tell(&words);
-        if let Some(line) = told.lines().next() {
-            break line.to_owned();
-        }
-        assert!(begun.elapsed() < SOON, "the record never came");
-    };
+    let line = until("the record", || {
+        pair.appliance.tell(&words).lines().next().map(str::to_owned).ok_or_else(String::new)
+    });
     let sport = stranger.local_addr().unwrap().port();
     for part in [
         "[DROP] udp      17 ",
@@ -85,15 +77,10 @@ fn what_the_policy_refuses_and_what_is_invalid_is_told_with_the_reason() {
 
     // As it happens, as JSON, and no more than asked for.
     let follow = pair.appliance.follow(&["events", "--dropped", "-o", "jsonl", "--count", "1", "-d", INSIDE]);
-    let begun = Instant::now();
-    let json = loop {
+    let json = until("a record while it is followed", || {
         stranger.send_to(b"again", at(INSIDE, 4445)).unwrap();
-        let read = follow.read_for(Duration::from_millis(100));
-        if let Some(line) = read.lines().next() {
-            break line.to_owned();
-        }
-        assert!(begun.elapsed() < SOON, "no record came while it was followed");
-    };
+        follow.read_for(Duration::from_millis(100)).lines().next().map(str::to_owned).ok_or_else(String::new)
+    });
     let told: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(told["verdict"]["reason"], "policy_new", "{json}");
     assert_eq!((&told["class"], &told["port"]), (&"new".into(), &"wan".into()), "{json}");

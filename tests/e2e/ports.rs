@@ -116,7 +116,7 @@ fn a_port_is_stopped_and_started_and_its_flows_go_on() {
 
     assert_eq!(wires.appliance.tell(&["ports", "start", "wan"]), "port wan is running\n");
     echo(&mut client, &mut server, b"two.");
-    wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "5", OUTSIDE]);
+    wires.inside.exec(&["ping", "-q", "-c", "3", "-i", "0.2", "-W", "60", OUTSIDE]);
     assert!(field(&wires.appliance.tell(&["ports"]), "wan", "RX-packets") > before);
     let refused = wires.appliance.ask(&["ports", "stop", "wlan"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -129,7 +129,7 @@ fn a_driver_that_could_not_start_again_is_not_stopped() {
     let refused = wires.appliance.ask(&["ports", "stop", "wan"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("take its interface down and up"), "{said}");
-    wires.inside.exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "5", OUTSIDE]);
+    wires.inside.exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "60", OUTSIDE]);
     let json: serde_json::Value =
         serde_json::from_str(&wires.appliance.tell(&["ports", "--xstats", "-o", "json"])).unwrap();
     assert!(json[1]["xstats"]["rx_good_packets"].as_u64() > Some(0), "{json:#}");

@@ -3,13 +3,12 @@
 use std::io::{Read, Write};
 
 use crate::appliance::{OUTSIDE, Pair, at, tuple};
+use crate::net::until;
 
 #[test]
 fn events_follow_a_connection_as_it_happens() {
     let pair = Pair::start("");
-    let events = pair.appliance.events();
-    // The follower has to be there before what it is to see.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let events = pair.events();
     let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
     let server = listener.local_addr().unwrap();
     let mut client = pair.inside.connect(server);
@@ -28,16 +27,20 @@ fn events_follow_a_connection_as_it_happens() {
 #[test]
 fn prometheus_reads_the_entries_and_the_packets() {
     let pair = Pair::start("");
-    pair.inside.exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "5", OUTSIDE]);
+    pair.inside.exec(&["ping", "-q", "-c", "2", "-i", "0.2", "-W", "60", OUTSIDE]);
     pair.appliance.await_line("the echo flow", |line| line.proto == "icmp");
-    let metrics = pair.appliance.http("/metrics");
-    let value = |name: &str| -> f64 {
-        let lines = metrics.lines().filter(|line| line.starts_with(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    };
-    assert!(value("conntrack_entries{") >= 1.0, "{metrics}");
-    assert!(value("conntrack_packets_total{") >= 4.0, "{metrics}");
-    assert!(value("conntrack_entries_limit") > 0.0, "{metrics}");
+    // The workers copy their counters out now and then.
+    until("the echo flow's numbers", || {
+        let metrics = pair.appliance.http("/metrics");
+        let value = |name: &str| -> f64 {
+            let lines = metrics.lines().filter(|line| line.starts_with(name));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        };
+        let all = value("conntrack_entries{") >= 1.0
+            && value("conntrack_packets_total{") >= 4.0
+            && value("conntrack_entries_limit") > 0.0;
+        if all { Ok(()) } else { Err(metrics) }
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const BLOCK: usize = 64 * 1024;
 
@@ -22,30 +23,60 @@ impl Bytes {
     }
 }
 
+/// Ends what runs beside a test, also where the test ends by a failure.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Sends `length` bytes of the stream and then a FIN.
-pub(crate) fn send(mut to: &TcpStream, seed: u64, length: usize) {
-    let (mut bytes, mut block, mut left) = (Bytes { state: seed }, vec![0; BLOCK], length);
-    while left > 0 {
-        let part = left.min(BLOCK);
+pub(crate) fn send(to: &TcpStream, seed: u64, length: usize) {
+    send_parts(to, seed, |sent| length - sent);
+}
+
+/// Sends the stream until `stop`, and then a FIN; gives how many bytes that were.
+pub(crate) fn send_until(to: &TcpStream, seed: u64, stop: &AtomicBool) -> usize {
+    send_parts(to, seed, |_| if stop.load(Ordering::Relaxed) { 0 } else { BLOCK })
+}
+
+/// `left` says how many bytes are to follow those that are sent.
+fn send_parts(mut to: &TcpStream, seed: u64, left: impl Fn(usize) -> usize) -> usize {
+    let (mut bytes, mut block, mut sent) = (Bytes { state: seed }, vec![0; BLOCK], 0);
+    loop {
+        let part = left(sent).min(BLOCK);
+        if part == 0 {
+            to.shutdown(std::net::Shutdown::Write).unwrap();
+            return sent;
+        }
         bytes.next_block(&mut block);
         to.write_all(&block[..part]).expect("the peer reads");
-        left -= part;
+        sent += part;
     }
-    to.shutdown(std::net::Shutdown::Write).unwrap();
 }
 
 /// Reads to the end; every byte must be the stream's, and there must be `length` of them.
-pub(crate) fn receive(mut from: &TcpStream, seed: u64, length: usize) {
-    let (mut bytes, mut want, mut got, mut at) = (Bytes { state: seed }, vec![0; BLOCK], vec![0; BLOCK], 0);
-    while at < length {
-        let part = (length - at).min(BLOCK);
+pub(crate) fn receive(from: &TcpStream, seed: u64, length: usize) {
+    assert_eq!(receive_all(from, seed), length, "bytes came, and those that were sent");
+}
+
+/// Reads to the end; every byte must be the stream's. Gives how many came.
+pub(crate) fn receive_all(from: &TcpStream, seed: u64) -> usize {
+    let (mut bytes, mut want, mut got, mut at) = (Bytes { state: seed }, vec![0; BLOCK], Vec::new(), 0);
+    loop {
         bytes.next_block(&mut want);
-        from.read_exact(&mut got[..part])
-            .unwrap_or_else(|error| panic!("after {at} of {length} bytes: {error}"));
-        if let Some(wrong) = want.iter().zip(&got).take(part).position(|(want, got)| want != got) {
-            panic!("byte {} of {length} is not the one that was sent", at + wrong);
+        got.clear();
+        from.take(BLOCK as u64)
+            .read_to_end(&mut got)
+            .unwrap_or_else(|error| panic!("after {} bytes: {error}", at + got.len()));
+        if let Some(wrong) = want.iter().zip(&got).position(|(want, got)| want != got) {
+            panic!("byte {} is not the one that was sent", at + wrong);
         }
-        at += part;
+        at += got.len();
+        if got.len() < BLOCK {
+            return at;
+        }
     }
-    assert_eq!(from.read(&mut got).expect("the peer ends with a FIN"), 0, "more than {length} bytes came");
 }

@@ -1,37 +1,46 @@
 //! Timeouts changed while traffic runs.
 
 use std::io::{Read, Write};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::appliance::{INSIDE, OUTSIDE, Pair, at};
 use crate::net::SOON;
-use crate::stream;
+use crate::stream::{self, Stop};
 
 #[test]
 fn a_timeout_moves_under_a_running_transfer_and_the_transfer_goes_on() {
-    const LENGTH: usize = 100_000_000;
     let pair = Pair::start("");
     let listener = pair.outside.listen(&at(OUTSIDE, 0).to_string());
     let server = listener.local_addr().unwrap();
     let client = pair.inside.connect(server);
     let (served, _) = listener.accept().unwrap();
-    client.set_read_timeout(Some(SOON)).unwrap();
+    served.set_write_timeout(Some(SOON)).unwrap();
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| stream::send(&served, 3, LENGTH));
-        let reader = scope.spawn(|| stream::receive(&client, 3, LENGTH));
+        let sender = scope.spawn(|| stream::send_until(&served, 3, &over));
+        let reader = scope.spawn(|| stream::receive_all(&client, 3));
+        let stop = Stop(&over);
         // The documented name, the kernel's in seconds, the old kernel's in hundredths of a second.
         for (name, value, seconds) in [
             ("tcp.established", "2h", 7200),
             ("nf_conntrack_tcp_timeout_established", "3600", 3600),
             ("ip_ct_tcp_timeout_established", "300000", 3000),
         ] {
+            let begun = Instant::now();
             pair.appliance.tell(&["timeout", "set", name, value]);
             let line = pair
                 .appliance
                 .await_line(name, |line| line.to_port(server.port()) && line.timeout <= seconds);
-            assert!(line.timeout > seconds - 10, "lowered to {seconds}, not below: {}", line.text);
+            assert!(line.has_left(seconds, begun), "lowered to {seconds}, not below: {}", line.text);
         }
-        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let bytes = |stats: &serde_json::Value| stats["rx_bytes"].as_u64().unwrap();
+        let before = bytes(&pair.appliance.worker_stats());
+        pair.appliance.await_stats("10 MB more", |stats| bytes(stats) > before + 10_000_000);
+        drop(stop);
+        let [sent, received] =
+            [sender, reader].map(|end| end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        assert_eq!(received, sent, "bytes came, and those that were sent");
     });
     let listing = pair.appliance.tell(&["timeout", "list"]);
     let row = listing.lines().find(|line| line.contains("tcp.established")).expect("every timeout is listed");
@@ -61,7 +70,7 @@ fn a_lowered_timeout_ends_idle_flows_and_a_raised_one_waits_for_their_next_packe
     pair.appliance.tell(&["timeout", "set", "tcp.established", "2"]);
     pair.appliance.await_gone("the end of the idle connection", ours);
     let lasted = lowered.elapsed();
-    assert!((1.5..4.0).contains(&lasted.as_secs_f64()), "2 s were set, and it lasted {lasted:?}");
+    assert!(lasted.as_secs_f64() > 1.5, "2 s were set, and it lasted {lasted:?}");
 }
 
 #[test]

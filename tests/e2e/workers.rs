@@ -48,14 +48,16 @@ fn converse(pair: &Pair) {
             }
             clients.push(client);
         }
-        pair.inside.exec(&["ping", "-q", "-c", "5", "-i", "0.05", "-W", "5", "-s", "3000", far]);
+        pair.inside.exec(&["ping", "-q", "-c", "5", "-i", "0.05", "-W", "60", "-s", "3000", far]);
     }
 }
 
 #[test]
 fn both_directions_meet_in_one_entry_with_a_queue_for_each_worker_and_with_one_for_all() {
     for port in ["", "queues = 1"] {
-        let pair = Pair::start_with("workers = 2", port, "");
+        // All flows are listed at the end: none of them ends by itself before.
+        let lasting = "[timeouts]\ntcp.time_wait = \"1h\"\ntcp.last_ack = \"1h\"\nudp.stream = \"1h\"";
+        let pair = Pair::start_with(&format!("workers = 2\n{lasting}"), port, "");
         converse(&pair);
         let listing = pair.appliance.tell(&["list", "-o", "json"]);
         let flows: Vec<Value> = serde_json::from_str(&listing).unwrap();

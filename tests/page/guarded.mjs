@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { launch } from "./browser.mjs";
+import { insist, launch, SOON_MS } from "./browser.mjs";
 import { hostile } from "./hostile.mjs";
 
 const [url, folder, token] = process.argv.slice(2);
@@ -13,8 +13,8 @@ const nft = (rules) => execFileSync("nft", ["-f", "-"], { input: rules });
 
 const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+context.setDefaultTimeout(SOON_MS);
 const page = await context.newPage();
-page.setDefaultTimeout(15_000);
 
 // What the browser asks its user, and what the user types; with nothing to type, Cancel. Playwright's own credentials would
 // answer every time and tell nobody how often that was.
@@ -55,7 +55,7 @@ try {
 
   await page.getByLabel("Timeout", { exact: true }).selectOption("tcp.time_wait");
   await page.getByLabel("New value").fill("7s");
-  await page.keyboard.press("Enter");
+  await insist(page, "GET", "/v1/timeouts/what-if", () => page.keyboard.press("Enter"));
   await page.locator("#answer dl").waitFor();
   const apply = page.getByRole("button", { name: "Apply" });
   const outcome = page.locator("#outcome", { hasText: "Bearer" });
@@ -67,7 +67,7 @@ try {
   await page.locator("#outcome", { hasText: "the token is wrong" }).waitFor();
   await still(3, "a change with a wrong token");
   await page.getByLabel("Token (control").fill(token);
-  await apply.click();
+  await insist(page, "PUT", "/v1/timeouts", () => apply.click());
   await page.locator("#answer", { hasText: "tcp.time_wait is 7s from now on" }).waitFor();
   await still(3, "a change with the token");
   said("a timeout is changed, and only with the token typed into the page");
@@ -94,7 +94,7 @@ try {
 
   // As it may stand in a bookmark: the browser takes the password out of it.
   const fresh = await (await browser.newContext()).newPage();
-  fresh.setDefaultTimeout(15_000);
+  fresh.setDefaultTimeout(SOON_MS);
   await fresh.goto(url.replace("//", `//me:${token}@`));
   await fresh.locator("#live[data-state=live]").waitFor();
   said("an address with the token in it works too");

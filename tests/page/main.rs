@@ -56,7 +56,7 @@ fn browse(appliance: &Appliance, script: &str, words: &[&str]) -> Told {
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&shots).unwrap();
     let output = Command::new("ip")
-        .args(["netns", "exec", &appliance.space().name, "timeout", "-k", "5", "60", "node"])
+        .args(["netns", "exec", &appliance.space().name, "timeout", "-k", "5", "600", "node"])
         .arg(format!("{}/tests/page/{script}", env!("CARGO_MANIFEST_DIR")))
         .arg("http://127.0.0.1:9477/")
         .args(words)
