@@ -13,8 +13,9 @@ use crate::program::{Program, Step, describe};
 use crate::settings::KernelSettings;
 use crate::shown::{Entry, EventKind, Shown, class_text};
 
-/// The tracker's clock at the start: its low 32 bits turn over while timed programs run.
-const START: Tick = Tick((1 << 32) - 1000);
+/// The tracker's clock at the start: its low 32 bits turn over while timed programs run. They have done so once before: a
+/// flow is also shown as of some ticks before it began, and those go back a whole turn.
+const START: Tick = Tick((2 << 32) - 1000);
 /// A program in which no time passes must be over before any remaining time has lost its second second.
 const UNTIMED_LIMIT: Duration = Duration::from_millis(900);
 /// In ticks, how near a whole second's distance from an earlier burst a packet may come for what happens not to hang on
