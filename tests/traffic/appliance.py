@@ -7,10 +7,13 @@ import subprocess
 import time
 
 import hosts
-from hosts import Trouble
+from hosts import PATIENCE, Trouble
 
 # The appliance's counters are not older than a quarter of a second.
 STATS_SECONDS = 0.3
+# What a subcommand says where a worker lost its core for so long that control gave it up. The question is then asked again;
+# none that is asked here does more the second time.
+NOT_NOW = ("did not answer within", "the answer broke off", "commands waiting: try again", "no answer within")
 
 
 def configuration(inside, outside, workers, queues, socket, hugepages=False):
@@ -64,8 +67,22 @@ http = "off"
 class Asked:
     """Whoever can run a subcommand of the appliance; what it says, as values."""
 
-    def ask(self, *words):
+    def try_ask(self, *words):
+        """One question: its exit status, what it printed, and its errors."""
         raise NotImplementedError
+
+    def last_words(self):
+        """What the appliance itself said, for whoever has to find out what went wrong."""
+        return ""
+
+    def ask(self, *words):
+        end = time.monotonic() + PATIENCE
+        while True:
+            status, out, errors = self.try_ask(*words)
+            if not status:
+                return out
+            if time.monotonic() > end or not any(sentence in errors for sentence in NOT_NOW):
+                raise Trouble(f"`{' '.join(words)}` failed: {errors}{self.last_words()}")
 
     def stats(self):
         return json.loads(self.ask("stats", "-o", "json"))
@@ -76,7 +93,7 @@ class Asked:
     def flush(self):
         self.ask("flush")
 
-    def settled(self, seconds=10):
+    def settled(self, seconds=PATIENCE):
         """The counters once nothing moves any more. They are copied out now and then, so two must agree."""
         before, end = None, time.monotonic() + seconds
         while True:
@@ -104,19 +121,17 @@ class Appliance(Asked, hosts.Program):
             self.words = namespace.words(*self.words)
 
     def await_ready(self):
-        hosts.until("the appliance to start", 20, self.answers)
+        hosts.until("the appliance to start", 2 * PATIENCE, self.answers)
 
     def answers(self):
         if self.process.poll() is not None:
             raise Trouble(f"the appliance did not start; its words:\n{hosts.tail(self.log)}")
-        return os.path.exists(self.socket) and self.try_ask("count").returncode == 0
+        return os.path.exists(self.socket) and self.try_ask("count")[0] == 0
 
     def try_ask(self, *words):
         words = [self.program, *words, "--socket", self.socket]
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE)
+        return done.returncode, done.stdout, done.stderr.strip()
 
-    def ask(self, *words):
-        done = self.try_ask(*words)
-        if done.returncode:
-            raise Trouble(f"`{' '.join(words)}` failed: {done.stderr.strip()}; the appliance's words:\n{hosts.tail(self.log)}")
-        return done.stdout
+    def last_words(self):
+        return f"; the appliance's words:\n{hosts.tail(self.log)}"

@@ -18,6 +18,9 @@ PREFIX = "ctlink"
 
 PR_SET_PDEATHSIG = 1
 
+# How long anything may take that an idle machine does at once: others may hold its cores for seconds, one after the other.
+PATIENCE = 60
+
 
 class Trouble(Exception):
     """What went wrong, as a sentence with the fix in it."""
@@ -27,7 +30,7 @@ class Refused(Exception):
     """The host cannot do this link; said, and no failure of the appliance."""
 
 
-def run(*words, seconds=30):
+def run(*words, seconds=PATIENCE):
     """Runs a command that must succeed; gives what it printed."""
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
@@ -138,7 +141,7 @@ class Namespace:
         """The command line that runs `words` in here."""
         return ["ip", "netns", "exec", self.name, *words]
 
-    def exec(self, *words, seconds=30):
+    def exec(self, *words, seconds=PATIENCE):
         return run(*self.words(*words), seconds=seconds)
 
     def ip(self, *words):
@@ -174,10 +177,20 @@ class Host(Namespace):
 
     def repeated_syns(self):
         """SYNs and SYN/ACKs that the host's TCP sent again because no answer came within a second."""
-        lines = [line.split() for line in self.exec("cat", "/proc/net/netstat").splitlines()]
-        return sum(
-            int(number)
-            for names, numbers in zip(lines[::2], lines[1::2])
-            for name, number in zip(names, numbers)
-            if name == "TCPSynRetrans"
-        )
+        return paired(self.exec("cat", "/proc/net/netstat"), "TCPSynRetrans")
+
+    def echo_replies(self):
+        """Answers to pings that the host got, by both address families."""
+        over_v6 = re.search(r"^Icmp6InEchoReplies\s+(\d+)$", self.exec("cat", "/proc/net/snmp6"), re.M)
+        return paired(self.exec("cat", "/proc/net/snmp"), "InEchoReps") + int(over_v6[1])
+
+
+def paired(text, wanted):
+    """A counter of a file in which each line of names is followed by one of numbers."""
+    lines = [line.split() for line in text.splitlines()]
+    return sum(
+        int(number)
+        for names, numbers in zip(lines[::2], lines[1::2])
+        for name, number in zip(names, numbers)
+        if name == wanted
+    )

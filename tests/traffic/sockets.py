@@ -3,7 +3,6 @@ connections over IPv4 and IPv6, then what comes in fragments."""
 
 import json
 import os
-import re
 import socket
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 import hosts
 from appliance import STATS_SECONDS, Appliance
-from hosts import Host, Namespace, Refused, Trouble, until
+from hosts import PATIENCE, Host, Namespace, Refused, Trouble, until
 from outcome import Link, dropped, judge
 
 PORT = 8080
@@ -23,6 +22,10 @@ TRIAL = 400
 TRIES = 4
 # A run of connections begins none after this.
 CONNECT_SECONDS = 150
+# On one line none is made again after so long.
+TRIES_SECONDS = 200
+# What seems lost may wait where something has no core.
+LATE_SECONDS = 10
 # Neighbours are asked for again, and groups reported, for some seconds after an interface came up.
 QUIET_SECONDS = 30
 # Datagrams of 8 kB, and pings of 3,000 bytes: six and three fragments on an Ethernet.
@@ -54,11 +57,16 @@ class Line:
         # Frames that the policy had dropped when the appliance was last asked.
         self.refused = 0
         self.next_port = FIRST_PORT
+        self.begun = time.monotonic()
+
+    def late(self):
+        """Whether there is no time left to make a run again."""
+        return time.monotonic() > self.begun + TRIES_SECONDS
 
     def warm_up(self):
         """Each knows the other's hardware address before anything is counted."""
         for address in (self.outside.v4, self.outside.v6):
-            until(f"{address} to answer", 20, lambda: self.answers(address))
+            until(f"{address} to answer", PATIENCE, lambda: self.answers(address))
 
     def answers(self, address):
         try:
@@ -132,16 +140,17 @@ class Passed:
 def watch(line, work):
     """Runs `work` and counts around it. The appliance is asked only where the hosts' own numbers differ: in the guest each
     question takes seconds."""
-    (sent, got), again = line.quiet(), line.repeated_syns()
+    (sent, got), again, refused = line.quiet(), line.repeated_syns(), line.refused
     said = work()
-    sent_after, got_after = line.quiet()
-    offered, forwarded = sent_after - sent, got_after - got
-    refused = 0
-    if offered != forwarded:
-        before = line.refused
-        line.settled()
-        refused = line.refused - before
-    return Passed(offered, forwarded, offered - forwarded - refused, line.repeated_syns() - again, said)
+    end = time.monotonic() + LATE_SECONDS
+    while True:
+        sent_after, got_after = line.quiet()
+        offered, forwarded = sent_after - sent, got_after - got
+        if lost := offered - forwarded:
+            line.settled()
+            lost -= line.refused - refused
+        if not lost or time.monotonic() > end:
+            return Passed(offered, forwarded, lost, line.repeated_syns() - again, said)
 
 
 def search(line, trials):
@@ -164,7 +173,7 @@ def connections(link, line, address, count, at_once, least=1):
         said = passed.said
         listed = judge(line.appliance.flows(), lambda flow: flow["proto_name"] == "tcp" and flow["original"]["src"] in ours)
         whole = listed.flows == said["done"] and not listed.split
-        if passed.clean or passed.kept and whole or attempt + 1 == TRIES:
+        if passed.clean or passed.kept and whole or attempt + 1 == TRIES or line.late():
             break
         seen = f"{passed.lost} of {passed.offered} packets were lost and {passed.again} SYNs repeated"
         link.notes.append(f"{seen} with {at_once} connections at a time: half as many then")
@@ -187,6 +196,18 @@ def connections(link, line, address, count, at_once, least=1):
     link.list(listed)
 
 
+def pings(line, address):
+    """Sends the pings; gives how many were answered. ping itself waits 20 ms after its last, if any had an answer; the
+    kernel counts those that come later."""
+    before = line.inside.echo_replies()
+    words = ("-q", "-c", str(PINGS), "-i", "0.02", "-W", str(PATIENCE), "-s", str(PING_BYTES))
+    line.inside.exec("ping", *words, address, seconds=2 * PATIENCE)
+    end = time.monotonic() + PATIENCE
+    while (received := line.inside.echo_replies() - before) < PINGS and time.monotonic() < end:
+        time.sleep(STATS_SECONDS)
+    return received
+
+
 def fragments(link, line):
     """Echoes of what takes several frames each, by both address families."""
     line.appliance.flush()
@@ -196,8 +217,7 @@ def fragments(link, line):
         link.notes.append(f"{said['done']} of {DATAGRAMS} datagrams of {size} bytes to {address} came back whole")
         if said["failed"]:
             link.problems.append(f"{said['failed']} datagrams of {size} bytes failed, the first with {said['first']}")
-        shown = line.inside.exec("ping", "-q", "-c", str(PINGS), "-i", "0.02", "-W", "2", "-s", str(PING_BYTES), address)
-        received = int(re.search(r"(\d+) received", shown)[1])
+        received = pings(line, address)
         link.notes.append(f"{received} of {PINGS} pings of {PING_BYTES} bytes to {address} were answered")
         if received != PINGS:
             link.problems.append(f"{PINGS - received} of {PINGS} pings of {PING_BYTES} bytes had no answer")
@@ -212,7 +232,7 @@ def traffic(link, line, amount):
     serving = hosts.start(line.outside.words(sys.executable, LOAD, "serve", str(PORT)), line.log)
     try:
         line.warm_up()
-        until("the server", 10, lambda: line.outside.exec("ss", "-Hltn", f"sport = :{PORT}").strip())
+        until("the server", PATIENCE, lambda: line.outside.exec("ss", "-Hltn", f"sport = :{PORT}").strip())
         before = line.settled()
         at_once = search(line, amount.trials)
         link.notes.append(f"loss-free with up to {at_once} connections at a time, as far as was tried")

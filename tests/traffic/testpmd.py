@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import hosts
-from hosts import Trouble
+from hosts import PATIENCE, Trouble
 
 PROMPT = b"testpmd> "
 # Frames that it asks of a port, or hands to one, at a time.
@@ -44,7 +44,7 @@ class Testpmd(hosts.Program):
         return process
 
     def await_ready(self):
-        self.read_until_prompt(20)
+        self.read_until_prompt(PATIENCE)
         self.let_others_pass()
 
     def let_others_pass(self):
@@ -91,7 +91,7 @@ class Testpmd(hosts.Program):
                 raise Trouble(f"dpdk-testpmd does not answer; its last words:\n{hosts.tail(self.log)}")
         return said.decode(errors="replace").replace("\r", "")
 
-    def tell(self, command, seconds=20):
+    def tell(self, command, seconds=PATIENCE):
         """One line at its prompt; gives what it said to that."""
         os.write(self.to, command.encode() + b"\n")
         return self.read_until_prompt(seconds)

@@ -13,8 +13,9 @@ use crate::program::{Program, Step, describe};
 use crate::settings::KernelSettings;
 use crate::shown::{Entry, EventKind, Shown, class_text};
 
-/// The tracker's clock at the start: its low 32 bits turn over while timed programs run.
-const START: Tick = Tick((1 << 32) - 1000);
+/// The tracker's clock at the start: its low 32 bits turn over while timed programs run. They have done so once before: a
+/// flow is also shown as of some ticks before it began, and those go back a whole turn.
+const START: Tick = Tick((2 << 32) - 1000);
 /// A program in which no time passes must be over before any remaining time has lost its second second.
 const UNTIMED_LIMIT: Duration = Duration::from_millis(900);
 /// In ticks, how near a whole second's distance from an earlier burst a packet may come for what happens not to hang on
@@ -211,7 +212,7 @@ impl Lane {
     /// Runs the steps up to the next gap.
     pub fn burst(&mut self, kernel: &mut Kernel, clock: Clock) -> Result<Next, String> {
         let now = clock.tick();
-        if self.too_close((now, now), BEGIN_CLEAR) {
+        if too_close(&self.bursts, (now, now), BEGIN_CLEAR) {
             self.put_off += 1;
             let late = self.put_off > NOT_NOW_TIMES;
             return Ok(if late { Next::Over(End::Late) } else { Next::NotNow(NOT_NOW) });
@@ -229,7 +230,7 @@ impl Lane {
                     let injected = kernel.inject(*side, bytes, *may_be_dropped);
                     kernel.show(&mut self.watch, &mut self.kernel)?;
                     let until = clock.tick();
-                    if self.too_close((from, until), TOO_CLOSE) {
+                    if too_close(&self.bursts, (from, until), TOO_CLOSE) {
                         return Ok(Next::Over(End::Late));
                     }
                     if let Some((_, last)) = self.bursts.last_mut() {
@@ -246,15 +247,6 @@ impl Lane {
             }
         }
         Ok(Next::Over(End::Agreed))
-    }
-
-    /// Whether something that happens between two moments, and `margin` ticks before and after, may be less than a
-    /// whole number of seconds after some packet of this program or more: timeouts are whole seconds.
-    fn too_close(&self, (from, until): (Tick, Tick), margin: u64) -> bool {
-        self.bursts.iter().any(|(first, last)| {
-            let (least, most) = ((from.0 - last.0).saturating_sub(margin), until.0 - first.0 + margin);
-            least / u64::from(PER_SECOND) != most / u64::from(PER_SECOND)
-        })
     }
 
     /// Notes the last packet, if anybody wants to know.
@@ -281,6 +273,15 @@ impl Default for Lane {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether something that happens between two moments, and `margin` ticks before and after, may be less than a whole
+/// number of seconds after some packet of these bursts, or more: timeouts are whole seconds.
+fn too_close(bursts: &[(Tick, Tick)], (from, until): (Tick, Tick), margin: u64) -> bool {
+    bursts.iter().any(|(first, last)| {
+        let (least, most) = ((from.0 - last.0).saturating_sub(margin), until.0 - first.0 + margin);
+        least / u64::from(PER_SECOND) != most / u64::from(PER_SECOND)
+    })
 }
 
 /// Takes the kernel's seconds over where they lie between what our clock gives at two moments: the kernel was asked
@@ -336,4 +337,64 @@ fn fate(kernel: &Shown, injected: &Injected, may_be_dropped: bool) -> Fate {
     let inserted = kernel.events.iter().any(|event| event.kind == EventKind::New);
     let new = kernel.class == Some(conntrack::policy::Class::New);
     if may_be_dropped && new && !inserted && !injected.left { Fate::DroppedIfNew } else { Fate::Forwarded }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::program::rng::Rng;
+
+    const SECOND: u64 = PER_SECOND as u64;
+
+    fn span(from: u64, until: u64) -> (Tick, Tick) {
+        (Tick(START.0 + from), Tick(START.0 + until))
+    }
+
+    #[test]
+    fn only_around_whole_seconds_after_a_burst_is_too_close() {
+        let burst = [span(0, 0)];
+        let close = |at| too_close(&burst, span(at, at), TOO_CLOSE);
+        let found: Vec<u64> = (0..2 * SECOND + SECOND / 2).filter(|at| close(*at)).collect();
+        let around = |whole: u64| whole - TOO_CLOSE..whole + TOO_CLOSE;
+        assert_eq!(found, around(SECOND).chain(around(2 * SECOND)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_packet_that_took_so_long_that_a_second_ended_is_too_close() {
+        let burst = [span(0, 0)];
+        assert!(!too_close(&burst, span(10, 200), TOO_CLOSE));
+        assert!(too_close(&burst, span(10, 260), TOO_CLOSE));
+        assert!(too_close(&burst, span(260, 510), TOO_CLOSE));
+        // Nor is it known when in such a burst the kernel's own timeout began.
+        let long = [span(0, 190)];
+        assert!(too_close(&long, span(300, 300), TOO_CLOSE));
+        assert!(!too_close(&long, span(445, 445), TOO_CLOSE));
+        // Its own burst may take less than a second.
+        assert!(!too_close(&long, span(190, 240), TOO_CLOSE));
+        assert!(too_close(&long, span(190, 250), TOO_CLOSE));
+        assert!(!too_close(&[], span(190, 2000), TOO_CLOSE));
+    }
+
+    #[test]
+    fn close_is_where_seconds_passed_may_be_two_numbers() {
+        let mut rng = Rng::new(7, 0);
+        let mut below = |limit: u64| u64::from(rng.below(limit as u32));
+        for _ in 0..2000 {
+            let (first, margin) = (below(300), below(8));
+            let last = first + below(30);
+            let from = last + below(600);
+            let until = from + below(30);
+            // Every moment of the burst, every one of the packet, and every error of the clocks.
+            let numbers: BTreeSet<u64> = (first..=last)
+                .flat_map(|begun| {
+                    (from..=until + 2 * margin).map(move |now| now.saturating_sub(begun + margin))
+                })
+                .map(|passed| passed / SECOND)
+                .collect();
+            let close = too_close(&[span(first, last)], span(from, until), margin);
+            assert_eq!(close, numbers.len() > 1, "{first}..{last} {from}..{until} {margin}");
+        }
+    }
 }

@@ -177,14 +177,12 @@ fn run_only(options: &Options, totals: &Totals, index: u64) {
                     generate(options.seed, index)
                 };
                 let end = run_again(&mut kernel, &mut lane, &program)?;
-                add(totals, &program, options.timed);
+                add(totals, &program, &end, options.timed);
                 match end {
                     End::Parted(parting) => {
                         tell(options, totals, &mut kernel, &mut lane, program, *parting, options.timed)?;
                     }
-                    End::Late => {
-                        totals.late.fetch_add(1, Ordering::Relaxed);
-                    }
+                    End::Late => println!("the machine was too late for this program: run it again"),
                     End::Agreed => print!("{}", dialogue(&program, None)),
                 }
                 Ok(())
@@ -210,13 +208,9 @@ fn untimed_worker(options: &Options, totals: &Totals, next: &AtomicU64) -> Resul
         }
         let program = generate(options.seed, next.fetch_add(1, Ordering::Relaxed));
         let end = run_again(&mut kernel, &mut lane, &program)?;
-        add(totals, &program, false);
-        match end {
-            End::Agreed => {}
-            End::Late => {
-                totals.late.fetch_add(1, Ordering::Relaxed);
-            }
-            End::Parted(parting) => tell(options, totals, &mut kernel, &mut lane, program, *parting, false)?,
+        add(totals, &program, &end, false);
+        if let End::Parted(parting) = end {
+            tell(options, totals, &mut kernel, &mut lane, program, *parting, false)?;
         }
         done += 1;
         if done % FLUSH_EVERY == 0 {
@@ -234,7 +228,12 @@ fn count(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
 
-fn add(totals: &Totals, program: &Program, timed: bool) {
+/// Counts a program, and the packets of one that was compared.
+fn add(totals: &Totals, program: &Program, end: &End, timed: bool) {
+    if matches!(end, End::Late) {
+        totals.late.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
     let packets = program.packets() as u64;
     totals.packets.fetch_add(packets, Ordering::Relaxed);
     if timed {
@@ -300,15 +299,9 @@ fn timed_worker(options: &Options, totals: &Totals, batches: &AtomicU64) -> Resu
                 Next::Gap(gap) => queue.push(std::cmp::Reverse((due + gap, at))),
                 Next::NotNow(moment) => queue.push(std::cmp::Reverse((clock.elapsed() + moment, at))),
                 Next::Over(end) => {
-                    match end {
-                        End::Agreed => add(totals, lane.program(), true),
-                        End::Parted(parting) => {
-                            add(totals, lane.program(), true);
-                            parted.push((lane.program().clone(), *parting));
-                        }
-                        End::Late => {
-                            totals.late.fetch_add(1, Ordering::Relaxed);
-                        }
+                    add(totals, lane.program(), &end, true);
+                    if let End::Parted(parting) = end {
+                        parted.push((lane.program().clone(), *parting));
                     }
                     lane.leave(&mut kernel)?;
                 }
