@@ -7,8 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what comes at once on a machine of one's own.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use crate::support::PATIENCE;
 
 /// Whether control says that a worker was silent, or has as many commands before it as it takes.
 pub(crate) fn is_silence(said: &str) -> bool {
