@@ -147,6 +147,7 @@ fn sigterm_ends_what_follows_in_order() {
 #[test]
 fn a_second_sigterm_ends_a_reader_whose_output_nobody_takes() {
     let daemon = daemon("");
+    let _reader = daemon.reader();
     let mut follower = Follower::start(&daemon, "events -o jsonl");
     let out = follower.0.stdout.take().unwrap();
     // A pipe holds 64 KiB; each change tells of three flows.

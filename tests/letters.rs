@@ -464,6 +464,7 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
         assert_eq!((ours.status.code(), theirs.status.code()), (Some(2), Some(2)), "{wrong}");
     }
 
+    let _reader = both.daemon.reader();
     let mut following = Vec::new();
     for (line, signal, events) in [
         ("-E -o extended,id", "-INT", 15),

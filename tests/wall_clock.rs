@@ -107,6 +107,7 @@ fn when_the_clock_is_set_all_that_is_told_from_then_on_has_the_new_time() {
     assert!(times.len() >= 4 && times.is_sorted(), "{times:?}");
     times.iter().for_each(|&time| assert_near(time, "a sample"));
 
+    let _reader = daemon.reader();
     let out = std::fs::File::create(daemon.folder.path().join("events")).unwrap();
     let mut events = Command::new(env!("CARGO_BIN_EXE_dpdk-conntrack"))
         .args(["events", "-o", "jsonl", "--socket"])

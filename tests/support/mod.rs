@@ -223,6 +223,23 @@ impl Daemon {
         }
     }
 
+    /// A reader of events, there when this returns. While it is, workers tell everything: whoever comes to read events too
+    /// waits for none of them.
+    pub fn reader(&self) -> UnixStream {
+        let begun = Instant::now();
+        loop {
+            let mut stream = UnixStream::connect(self.socket()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            if &start == b"HTTP/1.1 200" {
+                return stream;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no events are told: {}", self.log());
+        }
+    }
+
     /// Ends it as an operator would; gives its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
