@@ -11,6 +11,16 @@ use crate::stream;
 /// Connections and conversations of each kind.
 const FLOWS: usize = 100;
 
+/// All flows are listed at the end: none of them ends by itself before. A FIN that comes twice, because a worker had to wait,
+/// may come to a host that has forgotten its connection and resets it.
+const LASTING: &str = r#"
+[timeouts]
+tcp.time_wait = "1h"
+tcp.last_ack = "1h"
+tcp.close = "1h"
+udp.stream = "1h"
+"#;
+
 /// Sum of a number over the workers.
 fn sum(stats: &Value, of: impl Fn(&Value) -> &Value) -> u64 {
     stats["workers"].as_array().unwrap().iter().map(|worker| of(worker).as_u64().unwrap()).sum()
@@ -55,9 +65,7 @@ fn converse(pair: &Pair) {
 #[test]
 fn both_directions_meet_in_one_entry_with_a_queue_for_each_worker_and_with_one_for_all() {
     for port in ["", "queues = 1"] {
-        // All flows are listed at the end: none of them ends by itself before.
-        let lasting = "[timeouts]\ntcp.time_wait = \"1h\"\ntcp.last_ack = \"1h\"\nudp.stream = \"1h\"";
-        let pair = Pair::start_with(&format!("workers = 2\n{lasting}"), port, "");
+        let pair = Pair::start_with(&format!("workers = 2\n{LASTING}"), port, "");
         converse(&pair);
         let listing = pair.appliance.tell(&["list", "-o", "json"]);
         let flows: Vec<Value> = serde_json::from_str(&listing).unwrap();
