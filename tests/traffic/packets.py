@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 import frames
 from appliance import Appliance
-from hosts import Trouble
+from hosts import PATIENCE, Trouble
 from outcome import Link, judge
 from testpmd import BURST, Generator, Responder
 
@@ -94,13 +94,17 @@ class Run:
         """Sends for so long at least, and waits so long at most for what seems lost."""
         self.responder.tell("start")
         # On a busy machine the prompt may take seconds to come back, and all the while packets are sent.
-        begun = time.monotonic()
-        self.generator.tell("start")
-        time.sleep(max(0, begun + seconds - time.monotonic()))
-        back, sent, refused = self.generator.stop()
+        begun, sent, back, refused = time.monotonic(), 0, 0, 0
+        # A link whose other end has no core takes nothing for a while.
+        while not sent:
+            if time.monotonic() > begun + PATIENCE:
+                raise Trouble("the link took nothing from the generator: see the logs of both")
+            turn = time.monotonic()
+            self.generator.tell("start")
+            time.sleep(max(0, turn + seconds - time.monotonic()))
+            now = self.generator.stop()
+            back, sent, refused = back + now[0], sent + now[1], refused + now[2]
         took = time.monotonic() - begun
-        if not sent:
-            raise Trouble("the link took nothing from the generator: see the logs of both")
         # A flow of its own it sends again; what is in a file comes once.
         sent += refused if self.generator.files else 0
         # What is on its way is not lost: the generator goes on taking, and sends no more.
