@@ -251,7 +251,7 @@ class Guest(Asked, hosts.Program):
         self.booted = time.monotonic() - self.begun
         self.line = socket.socket(socket.AF_UNIX)
         self.line.connect(self.path)
-        self.line.settimeout(120)
+        self.line.settimeout(300)
 
     def alive(self):
         if self.process.poll() is not None:
@@ -311,7 +311,7 @@ class Guest(Asked, hosts.Program):
         return self.must("cat /tmp/log")
 
     def stop(self):
-        self.must("kill $(cat /tmp/pid); for i in $(seq 100); do kill -0 $(cat /tmp/pid) 2>/dev/null || break; sleep 0.1; done")
+        self.must("kill $(cat /tmp/pid); for i in $(seq 600); do kill -0 $(cat /tmp/pid) 2>/dev/null || break; sleep 0.1; done")
         said = self.must("cat /tmp/log")
         # It goes into the console's log, which is what is kept of the guest.
         self.must("cat /tmp/log >/dev/ttyS0")

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 import frames
 from appliance import Appliance
-from hosts import Trouble
+from hosts import PATIENCE, Trouble
 from outcome import Link, judge
 from testpmd import BURST, Generator, Responder
 
@@ -22,6 +22,8 @@ FLOWS_FOR_A_DATAGRAM = 10
 MOST_SECONDS = 60
 # What a run that lost packets is repeated at: the machine has other things to do, and the search cannot know them.
 TRIES = 4
+# What seems lost in such a run may wait where something has no core.
+LATE_SECONDS = 10
 
 
 @dataclass
@@ -88,26 +90,39 @@ class Run:
     def __init__(self, generator, responder, appliance):
         self.generator, self.responder, self.appliance = generator, responder, appliance
 
-    def go(self, seconds):
-        """Sends for so long at least."""
+    def go(self, seconds, patience=0):
+        """Sends for so long at least, and waits so long at most for what seems lost."""
         self.responder.tell("start")
         # On a busy machine the prompt may take seconds to come back, and all the while packets are sent.
-        begun = time.monotonic()
-        self.generator.tell("start")
-        time.sleep(max(0, begun + seconds - time.monotonic()))
-        back, sent, refused = self.generator.stop()
+        begun, sent, back, refused = time.monotonic(), 0, 0, 0
+        # A link whose other end has no core takes nothing for a while.
+        while not sent:
+            if time.monotonic() > begun + PATIENCE:
+                raise Trouble("the link took nothing from the generator: see the logs of both")
+            turn = time.monotonic()
+            self.generator.tell("start")
+            time.sleep(max(0, turn + seconds - time.monotonic()))
+            now = self.generator.stop()
+            back, sent, refused = back + now[0], sent + now[1], refused + now[2]
         took = time.monotonic() - begun
-        # What is on its way is not lost: the generator goes on taking, and sends no more.
-        self.generator.take()
-        self.generator.tell("start")
-        self.appliance.settled()
-        more, _, _ = self.generator.stop()
-        far, swapped, refused_there = self.responder.stop()
-        if not sent:
-            raise Trouble("the link took nothing from the generator: see the logs of both")
         # A flow of its own it sends again; what is in a file comes once.
         sent += refused if self.generator.files else 0
-        return Sent(sent, far, swapped + refused_there, back + more, took)
+        # What is on its way is not lost: the generator goes on taking, and sends no more.
+        self.generator.take()
+        gone = Sent(sent=sent, back=back, seconds=took) + self.rest()
+        end = time.monotonic() + patience
+        while gone.lost and time.monotonic() < end:
+            self.responder.tell("start")
+            gone += self.rest()
+        return gone
+
+    def rest(self):
+        """What still comes while the generator takes and the responder is there, which is stopped then."""
+        self.generator.tell("start")
+        self.appliance.settled()
+        back, _, _ = self.generator.stop()
+        far, swapped, refused = self.responder.stop()
+        return Sent(far=far, swapped=swapped + refused, back=back)
 
     def all(self, begin, wait, wanted):
         """Sends `wanted` packets at least, each turn begun with `begin`."""
@@ -115,7 +130,7 @@ class Run:
         # The rate is what it was before, or not, so there is no saying how long it takes.
         while gone.sent < wanted and gone.seconds < MOST_SECONDS:
             begin(wait)
-            gone += self.go((wanted - gone.sent) * wait / BURST / 1e6)
+            gone += self.go((wanted - gone.sent) * wait / BURST / 1e6, LATE_SECONDS)
         return gone
 
 

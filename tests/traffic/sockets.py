@@ -27,7 +27,7 @@ TRIES_SECONDS = 200
 # What seems lost may wait where something has no core.
 LATE_SECONDS = 10
 # Neighbours are asked for again, and groups reported, for some seconds after an interface came up.
-QUIET_SECONDS = 30
+QUIET_SECONDS = 60
 # Datagrams of 8 kB, and pings of 3,000 bytes: six and three fragments on an Ethernet.
 DATAGRAMS, DATAGRAM_BYTES = 50, 8192
 PINGS, PING_BYTES = 20, 3000
