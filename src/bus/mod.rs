@@ -155,6 +155,11 @@ impl ControlEnd {
         self.queues.followed.refused() + self.queues.unfollowed.load(Ordering::Relaxed)
     }
 
+    /// Whether the worker has ended: what is in the rings is all.
+    pub fn is_alone(&self) -> bool {
+        self.events.is_abandoned()
+    }
+
     /// Something by which the worker can be told to end after its present turn.
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.queues))

@@ -1,4 +1,4 @@
-//! Asks workers and waits for answers, never longer than a deadline. Owns the tickets that are out.
+//! Asks workers and waits for answers, never longer than a deadline of control's own time. Owns the tickets that are out.
 //! A worker cannot wake this thread (that would be a system call), so waiting is looking again.
 
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use conntrack::event::Event;
 /// a worker that is silent for so long is stuck.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the time between two looks counts for at most. While this thread gets no time on its core, as where a machine
-/// stands still, that a worker is silent says nothing: it may have had no time either.
+/// What the time between two looks counts for at most. While this thread cannot look, mostly because its machine stands
+/// still, that a worker is silent says nothing: it may have had no time either.
 const LONGEST_GAP: Duration = Duration::from_millis(100);
 
 /// How often to look again at once, before resting between looks.
@@ -203,6 +203,19 @@ impl Workers {
         Ok(())
     }
 
+    /// Ends the workers, and waits until what they tell is all told. One that is stuck is given up as with a command.
+    pub(super) async fn end(&self) {
+        let each =
+            |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.stopper().stop();
+        self.lines.iter().for_each(each);
+        let at_work =
+            |line: &Mutex<Line>| !line.lock().unwrap_or_else(PoisonError::into_inner).end.is_alone();
+        let (mut patience, mut looks) = (Patience::new(Instant::now()), 0);
+        while self.lines.iter().any(at_work) && !patience.is_over(Instant::now()) {
+            rest(&mut looks).await;
+        }
+    }
+
     fn send(&self, worker: usize, command: Command) -> Result<Asked, NoAnswer> {
         let line = self.lines.get(worker).ok_or(NoAnswer::NoWorker { worker })?;
         let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,7 +259,7 @@ impl Workers {
         }
     }
 
-    /// Those of [`Workers::events_lost`] that told of flows' ends.
+    /// Those of [`Workers::events_lost`] that told, or may have told, of flows' ends.
     pub(super) fn ends_lost(&self) -> u64 {
         let lost = |line: &Mutex<Line>| line.lock().unwrap_or_else(PoisonError::into_inner).end.ends_lost();
         self.lines.iter().map(lost).sum()

@@ -137,10 +137,11 @@ impl Hub {
     /// Moves events to the readers and records to the exports; runs as long as the control thread does.
     pub(super) async fn pump(self: Arc<Self>, workers: Arc<Workers>) {
         loop {
+            // While all are quiet this stands still. Read after the wake, it would hide what is lost before we run.
+            let mut lost = workers.events_lost();
             if self.exports.is_empty() {
                 self.wake.notified().await;
             }
-            let mut lost = workers.events_lost();
             loop {
                 self.drain_all(&workers).await;
                 self.exports.lost_earlier(workers.ends_lost());
@@ -182,7 +183,7 @@ impl Hub {
         }
     }
 
-    /// Takes what the workers told before they ended.
+    /// Takes what the workers told before they ended, and what they say of the rest.
     pub(super) fn drain(&self, workers: &Workers) {
         let mut taken = Vec::with_capacity(TOGETHER);
         for worker in 0..workers.len() {
@@ -191,6 +192,7 @@ impl Hub {
                 left -= 1;
             }
         }
+        self.exports.lost_earlier(workers.ends_lost());
     }
 
     /// Passes on the oldest of what one worker has told. Gives whether there may be more of it.
@@ -213,7 +215,7 @@ impl Hub {
                 self.say(&EventLine::new(event.kind, unix_ms, flow), Some(Arc::new((event.kind, view))));
             }
         }
-        taken.len() == TOGETHER
+        taken.len() == taken.capacity()
     }
 
     fn say(&self, line: &EventLine, event: Option<Arc<(EventKind, FlowView)>>) {
@@ -341,6 +343,52 @@ mod tests {
         let (alone, ()) = tokio::join!(hub.alone(&workers), tells);
         assert!(!alone, "the second worker may still tell");
         assert_eq!(workers.events_lost(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_before_the_pump_is_awake_is_told() {
+        let (first, mut one) = pair();
+        let (hub, workers) = (hub(), Arc::new(Workers::new(vec![first])));
+        let pump = tokio::spawn(Arc::clone(&hub).pump(Arc::clone(&workers)));
+        tokio::task::yield_now().await;
+        one.tell(&bus::tests::lines(&[bus::tests::event(); EVENT_LINES + 5]));
+        let lost = workers.events_lost();
+        assert!(lost > 0);
+        let mut reader = Reader { lines: hub.lines.subscribe(), hub: Arc::clone(&hub) };
+        hub.wake.notify_one();
+        let told = async {
+            loop {
+                let line = reader.next().await.unwrap();
+                if line.event.is_none() {
+                    return line.json;
+                }
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(60), told).await.expect("a loss is told");
+        assert_eq!(told, json_line(&EventLine::Lost { count: lost }));
+        pump.abort();
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_tells_as_it_ends_is_told_and_one_that_is_stuck_costs_one_deadline() {
+        let ((first, mut one), (second, _stuck)) = (pair(), pair());
+        let (hub, workers) = (hub(), Workers::new(vec![first, second]));
+        let mut reader = Reader { lines: hub.lines.subscribe(), hub: Arc::clone(&hub) };
+        let ends = async move {
+            while !one.stopped() {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            one.tell(&bus::tests::lines(&[bus::tests::event()]));
+        };
+        let stops = async {
+            workers.end().await;
+            hub.drain(&workers);
+        };
+        tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(stops, ends) })
+            .await
+            .expect("an end");
+        assert!(reader.next_now().is_some_and(|line| line.event.is_some()));
     }
 
     #[tokio::test]

@@ -144,6 +144,8 @@ pub async fn serve(
     for task in [pump, watch, hangups, overviews, reclaim, packets] {
         task.abort();
     }
+    // What ends between here and the workers' end is told as well.
+    workers.end().await;
     hub.drain(&workers);
     hub.exports().finish();
     result
