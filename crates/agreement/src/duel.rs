@@ -19,8 +19,8 @@ const START: Tick = Tick((2 << 32) - 1000);
 /// A program in which no time passes must be over before any remaining time has lost its second second.
 const UNTIMED_LIMIT: Duration = Duration::from_millis(900);
 /// In ticks, how near a whole second's distance from an earlier burst a packet may come for what happens not to hang on
-/// the moment: the kernel's tick and the tracker's may begin at different times, and each rounds to its own.
-const TOO_CLOSE: u64 = 3;
+/// the moment: the kernel's tick (10 ms at most) and the tracker's may begin at different times, and each rounds to its own.
+const TOO_CLOSE: u64 = 4;
 /// No burst begins nearer than this, so that there is time for it.
 const BEGIN_CLEAR: u64 = 2 * TOO_CLOSE;
 /// How long a burst waits that would begin too near, and how often.

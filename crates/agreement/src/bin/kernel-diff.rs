@@ -117,7 +117,7 @@ fn run_all(options: &Options, totals: &Totals, started: Instant) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(cores).max(1);
     let next = AtomicU64::new(0);
-    // How many programs with gaps are still owed to the others.
+    // The next batch of programs with gaps.
     let batches = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -142,11 +142,10 @@ fn run_all(options: &Options, totals: &Totals, started: Instant) {
             }
             let enough = count(&totals.packets) >= options.packets;
             let share = count(&totals.timed_programs) * 100 >= count(&totals.programs);
+            let (late, timed) = (count(&totals.late), count(&totals.timed_programs));
             if enough && share {
                 totals.stop.store(true, Ordering::Relaxed);
-            }
-            let (late, timed) = (count(&totals.late), count(&totals.timed_programs));
-            if late > 10 * timed + 20 * LANES {
+            } else if late > 10 * timed + 20 * LANES {
                 keep_error(totals, || {
                     Err(format!(
                         "this machine stops too often: {late} programs were given up, {timed} with gaps were not; run \
@@ -182,7 +181,9 @@ fn run_only(options: &Options, totals: &Totals, index: u64) {
                     End::Parted(parting) => {
                         tell(options, totals, &mut kernel, &mut lane, program, *parting, options.timed)?;
                     }
-                    End::Late => println!("the machine was too late for this program: run it again"),
+                    End::Late => {
+                        return Err("the machine was too late for this program: run it again".into());
+                    }
                     End::Agreed => print!("{}", dialogue(&program, None)),
                 }
                 Ok(())

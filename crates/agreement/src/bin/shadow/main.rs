@@ -272,7 +272,8 @@ impl Shadow {
     fn through_router(&mut self, side: Side, packet: &[u8]) -> Result<(), String> {
         let from = self.clock.tick();
         self.kernel.inject(side, packet, false);
-        self.slowest = self.slowest.max(self.clock.tick().0 - from.0);
+        let held = self.clock.tick().0 - from.0;
+        self.slowest = self.slowest.max(held);
         let (mut theirs, mut ours) = (Shown::default(), Shown::default());
         self.kernel.hear(&mut self.watch, &mut theirs)?;
         for number in theirs.events.iter().filter(|event| event.kind == EventKind::New).map(|event| event.n) {
@@ -290,7 +291,7 @@ impl Shadow {
         self.player.packet(from, packet, Checksum::Unknown, Fate::Forwarded, &mut ours);
         ours.entries.retain(|entry| Some(entry.n) == number);
         if until.0 - from.0 > LATE {
-            // Class and events are of the moment at which the kernel had the packet; the entry was looked at later.
+            // Class and events are of when the kernel had the packet; the entry was looked at later.
             self.late_packets += 1;
             theirs.entries.clear();
             ours.entries.clear();
@@ -299,6 +300,10 @@ impl Shadow {
         let slack = Slack { below: 0, above: 0, skip_destroy: true };
         let mut found = differences(&theirs, &ours, slack);
         self.forgive_the_dying(&mut found, &theirs, &ours);
+        if held > LATE {
+            // Nor is it known when the kernel had it.
+            found.clear();
+        }
         self.packets += 1;
         self.remember(side, packet, &flow, &found);
 
@@ -352,7 +357,7 @@ impl Shadow {
 
     /// An entry in its last second may be gone on one side already; so may one whose timeout began later on the other.
     fn forgive_the_dying(&mut self, found: &mut Vec<Difference>, theirs: &Shown, ours: &Shown) {
-        let last = self.slowest / u64::from(PER_SECOND);
+        let last = (self.slowest + LATE) / u64::from(PER_SECOND);
         let dying = |shown: &Shown, place: &str| {
             let gone =
                 |entry: &Entry| u64::from(entry.timeout) <= last && format!("entry {}", entry.n) == place;
