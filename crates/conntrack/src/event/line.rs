@@ -1,5 +1,5 @@
 //! Events as they go from core to core, where it is cache lines that cost: one for an event of most flows, two for those of
-//! IPv6, with a mark or with counters beyond 32 bits.
+//! IPv6, with a mark, with counters beyond 32 bits or of a clock beyond 48.
 
 use super::{DestroyReason, Event, EventKind, Snapshot};
 use crate::key;
