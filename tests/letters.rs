@@ -4,15 +4,23 @@
 
 mod support;
 
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::{Daemon, ipv4, udp, write_pcap};
+use support::{Daemon, PATIENCE, ipv4, udp, write_pcap};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
 /// Seconds that every flow has left at the start, on both sides.
-const LEFT: &str = "5000";
+const LEFT: &str = "50000";
+
+/// Seconds that a flow of ours is given so that followers tell of it: an event with nearly so many is none of the test's.
+const PROBE: &str = "77000";
+
+/// The most that may lie between the beginnings of a flow's countdown on both sides. With a second between them they would
+/// never show the same; with less they do at some looks.
+const IN_STEP: Duration = Duration::from_millis(700);
 
 /// A flow: the frames that make it, what a filter knows it by, and how `conntrack -I` makes it.
 struct Same {
@@ -158,18 +166,41 @@ impl Both {
             both.in_space("sysctl", &["-qw", &setting]);
         }
         for flow in &flows {
-            // Right after each other, so that both count down in step.
-            let ours = both.ours(&format!("-U -t {LEFT} {}", flow.filter));
-            assert_eq!(ours.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1, "{}", show(&ours));
-            let theirs = both.theirs(&format!("-I -t {LEFT} {}", flow.insert));
-            assert!(theirs.status.success(), "{}", show(&theirs));
+            both.in_step(|again| {
+                let ours = both.ours(&format!("-U -t {LEFT} {}", flow.filter));
+                assert_eq!(ours.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1, "{}", show(&ours));
+                if again {
+                    both.theirs(&format!("-D {}", flow.filter));
+                }
+                let theirs = both.theirs(&format!("-I -t {LEFT} {}", flow.insert));
+                assert!(theirs.status.success(), "{}", show(&theirs));
+            });
         }
         both
+    }
+
+    /// Does the same on both sides, right after each other, and again where the machine stood still in between.
+    fn in_step(&self, set: impl Fn(bool)) {
+        let tries = (0..100).take_while(|&number| {
+            let begun = Instant::now();
+            set(number > 0);
+            begun.elapsed() > IN_STEP
+        });
+        assert!(tries.count() < 100, "no pair of commands took less than {IN_STEP:?}");
     }
 
     fn in_space(&self, program: &str, words: &[&str]) -> Output {
         let enter = ["netns", "exec", &self.space, program];
         Command::new("ip").args(enter).args(words).output().expect("scripts/setup installs it")
+    }
+
+    /// How many of the namespace's netlink sockets hear of conntrack's events: NETLINK_NETFILTER is 12, and a group's bit
+    /// is set.
+    fn listeners(&self) -> usize {
+        let output = self.in_space("cat", &["/proc/net/netlink"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[1] == "12" && row[3] != "00000000").count()
     }
 
     fn ours(&self, line: &str) -> Output {
@@ -189,7 +220,7 @@ impl Both {
         let mut equal: Vec<bool> = Vec::new();
         for _ in 0..100 {
             let [ours, theirs] = [told(&self.ours(line)), told(&self.theirs(line))];
-            if ours.contains("the answer broke off") {
+            if ours.contains("the answer broke off") || ours.contains("did not answer") {
                 // On a machine so busy that the worker had no turn for two seconds.
                 continue;
             }
@@ -240,27 +271,86 @@ fn mask_number(line: &str, before: &str) -> String {
     format!("{}N{rest}", &line[..at])
 }
 
-/// `-E` of one side, running.
-struct Following(Child);
+/// `-E` of one side, running; it writes to files.
+struct Following {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 impl Following {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    fn start(command: &mut Command, folder: &Path, name: &str) -> Self {
+        let (out, err) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+        let file = |path| std::fs::File::create(path).unwrap();
+        let child = command.stdout(file(&out)).stderr(file(&err)).spawn().unwrap();
+        Self { child, out, err }
     }
 
-    /// Ends it by a signal; gives what it said and its exit code.
-    fn end(self, signal: &str) -> String {
+    /// Whether it takes SIGTERM itself, bit 14 of `SigCgt`, and waits for what comes. proc(5)
+    fn waits(&self) -> bool {
         // `ip netns exec` becomes the program that it runs, so the child is that.
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        let output = self.0.wait_with_output().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0").trim();
+        u64::from_str_radix(field("SigCgt:"), 16).unwrap() & 1 << 14 != 0 && field("State:").starts_with('S')
+    }
+
+    /// The lines that it has written to their end, ids masked, and whether each is of a probe.
+    fn lines(&self) -> Vec<(String, bool)> {
+        let text = std::fs::read_to_string(&self.out).unwrap();
+        let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         // An event's id is a flow's.
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = |line| mask_number(&mask_when(&masked(line)), " id=");
-        let mut lines: Vec<_> = text.lines().map(line).collect();
+        whole
+            .map(|line| mask_number(&mask_when(&masked(line)), " id="))
+            .map(|line| (line.clone(), is_probe(&line)))
+            .collect()
+    }
+
+    /// How many events it has written of what is no probe, and of probes. XML has a frame around them.
+    fn events(&self) -> (usize, usize) {
+        let lines = self.lines();
+        let probes = lines.iter().filter(|(_, probe)| *probe).count();
+        let frame = ["<?xml ", "<conntrack>", "</conntrack>"];
+        let framed =
+            lines.iter().filter(|(line, _)| frame.iter().any(|start| line.starts_with(start))).count();
+        (lines.len() - framed - probes, probes)
+    }
+
+    /// Ends it by a signal; gives what it said but for probes, and its exit code.
+    fn end(mut self, signal: &str) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let code = self.child.wait().unwrap().code();
+        let (events, probes) = self.events();
+        let mut lines: Vec<_> =
+            self.lines().into_iter().filter(|(_, probe)| !probe).map(|(line, _)| line).collect();
         lines.sort_by_key(|line| without_time(line));
-        let said = String::from_utf8_lossy(&output.stderr);
-        format!("{}\n{said}\nexit {:?}", lines.join("\n"), output.status.code())
+        let said = std::fs::read_to_string(&self.err).unwrap();
+        let shown = |events| format!(" {events} flow events have been shown.");
+        let said = said.replace(&shown(events + probes), &shown(events));
+        format!("{}\n{said}\nexit {code:?}", lines.join("\n"))
+    }
+}
+
+/// Whether a line tells of a flow that has nearly [`PROBE`] seconds left.
+fn is_probe(line: &str) -> bool {
+    let probe: u32 = PROBE.parse().unwrap();
+    let numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == PROBE.len());
+    numbers.filter_map(|digits| digits.parse().ok()).any(|number| (probe - 1000..=probe).contains(&number))
+}
+
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: never");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -365,27 +455,39 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
         assert_eq!((ours.status.code(), theirs.status.code()), (Some(2), Some(2)), "{wrong}");
     }
 
+    let _reader = both.daemon.reader();
     let mut following = Vec::new();
     for (line, signal, events) in [
-        ("-E -o extended,id", "-INT", 14),
-        ("-E -o xml", "-TERM", 14),
-        ("-E -o save", "-INT", 14),
-        ("-E -o timestamp,id", "-TERM", 14),
-        ("-E -o xml,timestamp", "-INT", 14),
-        ("-E -e UPDATES -p udp", "-TERM", 3),
-        ("-E -e UPDATES,DESTROY -s 198.18.0.3 -o extended,timestamp", "-INT", 4),
+        ("-E -o extended,id", "-INT", 15),
+        ("-E -o xml", "-TERM", 15),
+        ("-E -o save", "-INT", 15),
+        ("-E -o timestamp,id", "-TERM", 15),
+        ("-E -o xml,timestamp", "-INT", 15),
+        ("-E -e UPDATES -p udp", "-TERM", 4),
+        ("-E -e UPDATES,DESTROY -s 198.18.0.3 -o extended,timestamp", "-INT", 5),
         ("-E -e NEW -o xml", "-TERM", 0),
     ] {
         let mut ours = Command::new(PROGRAM);
         ours.env("TZ", ZONE).args(line.split(' ')).arg("--socket").arg(both.daemon.socket());
         let mut theirs = Command::new("ip");
         theirs.env("TZ", ZONE).args(["netns", "exec", &both.space, "conntrack"]).args(line.split(' '));
-        following.push((line, signal, events, Following::start(&mut ours), Following::start(&mut theirs)));
+        let [ours, theirs] = [("ours", &mut ours), ("theirs", &mut theirs)].map(|(side, command)| {
+            Following::start(command, both.daemon.folder.path(), &format!("{side}{}", following.len()))
+        });
+        following.push((line, signal, events, ours, theirs));
     }
-    // Both have to be listening; neither says when it is.
-    std::thread::sleep(Duration::from_secs(2));
+    soon("all wait", || following.iter().all(|(.., ours, theirs)| ours.waits() && theirs.waits()));
+    soon("the kernel tells all of theirs", || both.listeners() == following.len());
+    // Ours are told once they have heard of something; but for the one that hears of new flows alone.
+    soon("all of ours hear", || {
+        both.ours(&format!("-U -s 198.18.0.3 -p udp -t {PROBE}"));
+        following.iter().all(|(_, _, events, ours, _)| *events == 0 || ours.events().1 > 0)
+    });
 
     // An address, because conntrack 1.4.7 asks for more than a change without one, and the kernel refuses that.
+    let line = format!("-U -s 198.18.0.3 -p udp -t {LEFT}");
+    both.ours(&line);
+    both.theirs(&line);
     for (mark, shows) in [("9", "mark=9 "), ("0x10/0xf0", "mark=25 "), ("0x1/0x0", "mark=24 ")] {
         let line = format!("-U -s 198.18.0.3 -p udp -m {mark}");
         let (ours, theirs) = (told(&both.ours(&line)), told(&both.theirs(&line)));
@@ -408,6 +510,11 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
     assert!(both.same("-L").contains(": 0 flow entries have been shown."));
     assert!(both.same("-L -o xml").starts_with("\nconntrack"), "no frame around nothing");
 
+    soon("all events", || {
+        let came = |side: &Following, events| side.events().0 >= events;
+        following.iter().all(|(_, _, events, ours, theirs)| came(ours, *events) && came(theirs, *events))
+    });
+    // And no more of them.
     std::thread::sleep(Duration::from_millis(500));
     for (line, signal, events, ours, theirs) in following {
         let (ours, theirs) = (ours.end(signal), theirs.end(signal));
@@ -420,10 +527,10 @@ fn the_letters_print_what_conntrack_prints_for_the_same_flows() {
 }
 
 /// What is told once cannot be asked for again at a better moment: seconds that are left are masked where they stand
-/// alone, as all flows have between 4,900 and 5,000.
+/// alone, as all flows have between 49,000 and 50,000.
 fn without_time(text: &str) -> String {
     let masked = text.split(' ').map(|word| match word.parse() {
-        Ok(4_900..=5_000) => "LEFT".to_owned(),
+        Ok(49_000..=50_000) => "LEFT".to_owned(),
         _ => word.to_owned(),
     });
     let text = masked.collect::<Vec<_>>().join(" ");

@@ -18,7 +18,7 @@ use dpdk_conntrack::bus;
 use dpdk_conntrack::driver::dpdk::{Plan, PortSpec, Ports};
 use dpdk_conntrack::worker::clock::{self, Clock};
 use dpdk_conntrack::worker::{Idle, Parts, Port, Worker, handoff, held_frames};
-use support::{cut, ipv4, read_pcap, snapshot, write_pcap};
+use support::{PATIENCE, cut, ipv4, read_pcap, snapshot, write_pcap};
 
 const FLOWS: u16 = 16;
 const MAX_DATAGRAMS: u16 = 64;
@@ -148,9 +148,7 @@ fn pass(eal: &Handle, folder: &Path, run: usize, shares: &[u16], frames: &[Vec<u
             });
         }
         let begun = Instant::now();
-        while ports.ports[1].stats().tx_packets < frames.len() as u64
-            && begun.elapsed() < Duration::from_secs(10)
-        {
+        while ports.ports[1].stats().tx_packets < frames.len() as u64 && begun.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
         }
         stop.store(true, Ordering::Relaxed);

@@ -260,14 +260,15 @@ impl Client {
 /// them: what was begun is closed, how much was shown is said, and the exit code is 0.
 async fn asked_to_end() -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
+    // Before the flags: a signal that only these take would be heard by nobody.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     // The first may find us writing to a pipe that nobody reads: the second does what it would do by itself.
     let second = Arc::new(AtomicBool::new(false));
     for number in [SIGINT, SIGTERM] {
         flag::register_conditional_default(number, Arc::clone(&second)).map_err(failed)?;
         flag::register(number, Arc::clone(&second)).map_err(failed)?;
     }
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

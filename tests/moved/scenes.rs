@@ -245,7 +245,7 @@ pub(crate) fn reloads(stage: &mut Stage<'_>) {
             if page.contains(&format!("conntrack_config_last_reload_successful {want}\n")) {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{page}");
+            assert!(begun.elapsed() < crate::support::PATIENCE, "{page}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -304,10 +304,10 @@ pub(crate) fn exports(stage: &mut Stage<'_>) {
         let rows = stats["exports"].as_array().unwrap();
         !rows.is_empty() && rows.iter().all(|row| row[what].as_u64().unwrap() > 0)
     };
-    crate::support::request(&daemon.socket(), "DELETE", "/v1/flows?sport=7", "").unwrap();
+    daemon.ask("DELETE", "/v1/flows?sport=7", "");
     daemon.wait("/v1/stats", |stats| counted(stats, "records"));
     drop(collector);
-    crate::support::request(&daemon.socket(), "POST", "/v1/flush", "").unwrap();
+    daemon.ask("POST", "/v1/flush", "");
     daemon.wait("/v1/stats", |stats| counted(stats, "lost"));
     stage.seen.add(&daemon.get("/metrics"));
 }

@@ -13,6 +13,10 @@ use dpdk_conntrack::bus::command::{Command as Order, Ticket};
 use dpdk_conntrack::bus::report::Snapshot;
 use dpdk_conntrack::worker::Worker;
 
+/// How long a test waits for what takes an idle machine a second at most: a slow one may stand still for several seconds
+/// at a time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Ethernet + IPv4 around `payload`, from 198.18.0.`src` to 198.18.0.`dst`.
 pub fn ipv4(src: u8, dst: u8, proto: u8, payload: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
@@ -152,11 +156,11 @@ impl Daemon {
         let child = command.spawn().unwrap();
         let mut daemon = Self { child, folder };
         let begun = Instant::now();
-        while UnixStream::connect(daemon.socket()).is_err() || daemon.try_get("/v1/info").is_none() {
+        while request(&daemon.socket(), "GET", "/v1/info", "").map_or(0, |answer| answer.0) != 200 {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("ended at the start: {status}: {}", daemon.log());
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "does not answer: {}", daemon.log());
+            assert!(begun.elapsed() < PATIENCE, "does not answer: {}", daemon.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         daemon
@@ -170,14 +174,35 @@ impl Daemon {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// The body of a successful answer.
-    pub fn get(&self, path: &str) -> String {
-        self.try_get(path).unwrap_or_else(|| panic!("GET {path} failed: {}", self.log()))
+    /// The answer to what may be asked twice: once more where a worker had no core for two seconds.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let begun = Instant::now();
+        loop {
+            if let Some(answer) = self.asked(method, path, body) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{method} {path}: no answer: {}", self.log());
+        }
     }
 
-    fn try_get(&self, path: &str) -> Option<String> {
-        let (status, body) = request(&self.socket(), "GET", path, "").ok()?;
-        (status == 200).then_some(body)
+    /// `None` where no answer, or not all of it, came in time.
+    fn asked(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+        use std::io::ErrorKind::{ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+        match request(&self.socket(), method, path, body) {
+            Ok((503, _)) => None,
+            Ok(answer) => Some(answer),
+            Err(error) if matches!(error.kind(), ConnectionReset | TimedOut | UnexpectedEof | WouldBlock) => {
+                None
+            }
+            Err(error) => panic!("{method} {path}: {error}: {}", self.log()),
+        }
+    }
+
+    /// The body of a successful answer.
+    pub fn get(&self, path: &str) -> String {
+        let (status, body) = self.ask("GET", path, "");
+        assert_eq!(status, 200, "GET {path}: {body}: {}", self.log());
+        body
     }
 
     /// The JSON of a successful answer.
@@ -193,8 +218,25 @@ impl Daemon {
             if until(&now) {
                 return now;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "never came: {path}: {now}");
+            assert!(begun.elapsed() < PATIENCE, "never came: {path}: {now}");
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A reader of events, there when this returns. While it is, workers tell everything: whoever comes to read events too
+    /// waits for none of them.
+    pub fn reader(&self) -> UnixStream {
+        let begun = Instant::now();
+        loop {
+            let mut stream = UnixStream::connect(self.socket()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            if &start == b"HTTP/1.1 200" {
+                return stream;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no events are told: {}", self.log());
         }
     }
 
@@ -231,7 +273,7 @@ pub fn command(folder: &Path) -> Command {
 /// One request on the control socket: the status and the body.
 pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     write!(
         stream,
@@ -243,18 +285,25 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &str) -> std::io::
     let (head, rest) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Ok((status, if chunked { unchunk(rest) } else { rest.to_owned() }))
+    Ok((status, if chunked { unchunk(rest)? } else { rest.to_owned() }))
 }
 
-fn unchunk(mut text: &str) -> String {
+fn unchunk(mut text: &str) -> std::io::Result<String> {
     let mut out = String::new();
-    while let Some((size, rest)) = text.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
+    let broke_off = |out: &str| {
+        let what = format!("the body broke off after {out}");
+        std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what)
+    };
+    loop {
+        let (size, rest) = text.split_once("\r\n").ok_or_else(|| broke_off(&out))?;
+        let size = usize::from_str_radix(size, 16).map_err(|_| broke_off(&out))?;
         if size == 0 {
-            return out;
+            return Ok(out);
         }
-        out += &rest[..size];
-        text = &rest[size + 2..];
+        let (Some(chunk), Some(after)) = (rest.get(..size), rest.get(size + 2..)) else {
+            return Err(broke_off(&out));
+        };
+        out += chunk;
+        text = after;
     }
-    panic!("the body broke off after {out}");
 }
