@@ -10,8 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use patient::PATIENCE;
-use support::{Daemon, arp, command, read_pcap, request, udp, write_pcap};
+use support::{Daemon, PATIENCE, arp, command, read_pcap, request, udp, write_pcap};
 
 /// Two ports on which nothing arrives.
 const NULLS: [(&str, &str, Option<&str>); 2] =
@@ -65,8 +64,7 @@ fn what_enters_inside_leaves_outside_as_it_came_and_what_outside_opens_stays_out
     assert_eq!(worker["malformed"]["ip_checksum"], 1, "{worker}");
     assert_eq!(worker["dropped"]["policy_new"], 2, "{worker}");
     assert_eq!(stats["entries"], 2, "a packet that policy drops leaves no entry: {stats}");
-    let (flows, _) = patient::until(|| patient::listed(&daemon.socket(), "/v1/flows"), |(_, whole)| *whole);
-    assert_eq!(flows.len(), 2);
+    assert_eq!(daemon.get("/v1/flows").lines().count(), 2);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     let out = read_pcap(&daemon.folder.path().join("to-outside.pcap"));
     assert_eq!(out, [0, 1, 2, 4].map(|i: usize| inside[i].clone()));
@@ -126,7 +124,7 @@ fn the_worker_makes_no_system_call() {
     // Control asks for numbers and flows meanwhile: that must cost the worker no call either. Enough packets, and two
     // seconds: what is done once a second is seen as well.
     let asked = || {
-        patient::listed(&daemon.socket(), "/v1/flows");
+        daemon.get("/v1/flows");
         (packets(), begun.elapsed())
     };
     patient::until(asked, |&(after, took)| after > before + 10_000 && took > Duration::from_secs(2));
@@ -144,7 +142,7 @@ fn operators_ask_and_change_over_the_socket() {
     let mode = std::fs::metadata(daemon.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     assert_eq!(daemon.json("/v1/info")["ports"][1]["peer"], "p0");
-    let ask = |method, path, body| patient::request(&daemon.socket(), method, path, body);
+    let ask = |method, path, body| daemon.ask(method, path, body);
 
     let (status, body) = ask("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"1h"}"#);
     assert_eq!((status, body.contains("\"seconds\":3600")), (200, true), "{body}");

@@ -10,8 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use patient::PATIENCE;
-use support::{Daemon, udp, write_pcap};
+use support::{Daemon, PATIENCE, udp, write_pcap};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -278,12 +277,7 @@ fn reads_need_the_token_where_it_is_said_and_beyond_loopback() {
             assert_eq!(doors.ask("GET", path, &[], "").0, 401, "{path}");
         }
         assert_eq!(doors.ask("GET", "/v1/trace?secs=0.05", &[&bearer()], "").0, 200);
-        let socket = doors.daemon.socket();
-        assert_eq!(
-            patient::request(&socket, "POST", "/v1/flush", "").0,
-            200,
-            "the socket's mode is its guard"
-        );
+        assert_eq!(doors.daemon.ask("POST", "/v1/flush", "").0, 200, "the socket's mode is its guard");
     }
 }
 
@@ -311,8 +305,7 @@ fn a_trace_needs_the_token_over_tcp_wherever_other_reads_are_open() {
         }
         assert_eq!(doors.ask("GET", "/v1/dropped?nonsense=1", &[], "").0, 400, "other reads are open");
         // None of them took the one turn: the operator's trace begins at once.
-        let socket = doors.daemon.socket();
-        assert_eq!(patient::request(&socket, "GET", "/v1/trace?secs=0.05", "").0, 200);
+        assert_eq!(doors.daemon.ask("GET", "/v1/trace?secs=0.05", "").0, 200);
         if !more.is_empty() {
             let linked = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: document", &bearer()];
             assert_eq!(doors.ask("GET", "/v1/trace", &linked, "").0, 403, "another site's link");

@@ -139,14 +139,15 @@ fn many_reloads_under_traffic_lose_nothing_mix_nothing_and_refuse_what_is_wrong(
         let answer = reload(&mut refused);
         assert_eq!(answer.0, 200, "{answer:?}");
         taken += 1;
-        for flow in patient::listed(&daemon.socket(), "/v1/flows").0 {
+        for flow in daemon.get("/v1/flows").lines() {
+            let flow: Value = serde_json::from_str(flow).unwrap();
             let mark = flow["mark"].as_u64().unwrap_or_default();
             // Only the old settings open a flow by an ACK, only the new ones by a wrong checksum.
             let want = if flow["proto"] == 6 { 1 } else { 2 };
             assert_eq!(mark, want, "opened by the one's settings and marked by the other's policy: {flow}");
             seen[mark as usize] += 1;
         }
-        assert_eq!(patient::request(&daemon.socket(), "POST", "/v1/flush", "{}").0, 200);
+        assert_eq!(daemon.ask("POST", "/v1/flush", "{}").0, 200);
     }
     assert!(seen[1] > 100 && seen[2] > 100, "{seen:?}");
     let last = &daemon.json("/v1/info")["last_reload"];
@@ -195,7 +196,7 @@ fn a_hangup_reloads_and_what_became_of_it_is_told() {
         ("/v1/limits", r#"{"zone":7,"limit":3}"#),
         ("/v1/limits", r#"{"limit":5}"#),
     ] {
-        assert_eq!(patient::request(&daemon.socket(), "PUT", path, body).0, 200, "{body}");
+        assert_eq!(daemon.ask("PUT", path, body).0, 200, "{body}");
     }
     assert_eq!(timeout("icmp"), 9.0);
     let limits = || {

@@ -1,16 +1,15 @@
 //! DPDK's telemetry socket of the running program: our commands, by DPDK's own client and by hand.
 
-mod patient;
 mod support;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use patient::PATIENCE;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::{Daemon, arp, udp, write_pcap};
+use support::{Daemon, PATIENCE, arp, udp, write_pcap};
 
 /// Two flows, one of them answered, in a table of 100.
 fn daemon(more: &str) -> Daemon {
@@ -68,7 +67,15 @@ impl Client {
 
     /// The answer, once it is as wanted: numbers are up to a second old.
     fn await_answer(&mut self, command: &str, done: impl Fn(&Value) -> bool) -> Value {
-        patient::until(|| self.ask(command), done)
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask(command);
+            if done(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{command}: {answer}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
@@ -100,8 +107,8 @@ fn every_command_tells_what_the_appliance_counts() {
     assert_eq!((&info["profile"], &info["pid"]), (&"linux".into(), &daemon.child.id().into()), "{info}");
 
     assert_eq!(client.ask("/conntrack/timeouts")["tcp_established"], 432_000_000);
-    let changed = r#"{"name":"tcp.established","value":"500ms"}"#;
-    assert_eq!(patient::request(&daemon.socket(), "PUT", "/v1/timeouts", changed).0, 200);
+    let changed = daemon.ask("PUT", "/v1/timeouts", r#"{"name":"tcp.established","value":"500ms"}"#);
+    assert_eq!(changed.0, 200);
     client.await_answer("/conntrack/timeouts", |timeouts| timeouts["tcp_established"] == 500);
 
     // Words that no answer is to, however odd.

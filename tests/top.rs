@@ -6,10 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use support::Daemon;
-
-/// How long what is drawn may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+use support::{Daemon, PATIENCE};
 
 /// A terminal of 80 by 24 in which a shell runs.
 struct Terminal {
