@@ -64,7 +64,7 @@ class Machine:
         for name in ("ip", "dpdk-conntrack"):
             os.chmod(self.path(name), 0o755)
         environment = {**os.environ, "HOST_SETUP_ROOT": self.root, "HOST_SETUP_IP": self.path("ip"), "HOST_SETUP_UPDATE_GRUB": "true", "DPDK_CONNTRACK": self.path("dpdk-conntrack")}
-        return subprocess.run([SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=30)
+        return subprocess.run([SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=120)
 
     def all(self):
         """Every file and link, with what it holds."""
@@ -177,7 +177,7 @@ class HostSetup(unittest.TestCase):
         machine.card(CARD, interface="eth1", group=7)
         machine.link("sys/class/net/eth1/device", f"sys/bus/pci/devices/{CARD}")
         environment = {**os.environ, "HOST_SETUP_ROOT": machine.root, "HOST_SETUP_IP": machine.path("not-there")}
-        refused = subprocess.run([SCRIPT, "--bind", CARD], env=environment, capture_output=True, text=True, timeout=30)
+        refused = subprocess.run([SCRIPT, "--bind", CARD], env=environment, capture_output=True, text=True, timeout=120)
         self.told(refused, 1, "REFUSED", "iproute2")
 
     def test_a_configuration_says_what_is_needed(self):
