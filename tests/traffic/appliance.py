@@ -37,8 +37,11 @@ role = "outside"
 peer = "lan"
 queues = {queues}
 
+# Frames of one datagram come by different queues, and a worker that has no core for a while is behind: no datagram is given
+# up to make room for others.
 [table]
 max_entries = 65536
+max_datagrams = 4096
 
 # The listing comes after the last packet, however slow the machine is: nothing may have ended by then.
 [timeouts]

@@ -10,7 +10,8 @@ def dropped(stats):
     for worker in stats["workers"]:
         for reason, number in worker["dropped"].items():
             reasons[reason] = reasons.get(reason, 0) + number
-        for reason in ("tx_full", "rx_refused", "held_full"):
+        # Of a datagram that does not come whole no frame goes on.
+        for reason in ("tx_full", "rx_refused", "held_full", "datagrams_evicted", "datagrams_timed_out"):
             reasons[reason] = reasons.get(reason, 0) + worker[reason]
     for port in stats["ports"]:
         for reason in ("rx_missed", "rx_nombuf"):
