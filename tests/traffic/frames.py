@@ -61,40 +61,43 @@ def datagram(version, number, server_port, size):
     return header[:6] + struct.pack("!H", summed) + bytes(size)
 
 
-def v4(number, content, at=0, more=False):
+def v4(number, content, ident, at=0, more=False):
     client, server = ends(4, number)
     place = at // 8 | (0x2000 if more else 0)
-    start = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(content), number & 0xFFFF, place, 64, UDP)
+    start = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(content), ident & 0xFFFF, place, 64, UDP)
     summed = checksum(start + client + server)
     return MAC + b"\x08\x00" + start + struct.pack("!H", summed) + client + server + content
 
 
-def v6(number, content, at=0, more=False, fragment=False):
+def v6(number, content, ident=None, at=0, more=False):
     client, server = ends(6, number)
-    if fragment:
-        content = struct.pack("!BBHI", UDP, 0, at | more, number) + content
-    start = struct.pack("!IHBB", 6 << 28, len(content), FRAGMENT if fragment else UDP, 64)
+    if ident is not None:
+        content = struct.pack("!BBHI", UDP, 0, at | more, ident) + content
+    start = struct.pack("!IHBB", 6 << 28, len(content), UDP if ident is None else FRAGMENT, 64)
     return MAC + b"\x86\xdd" + start + client + server + content
 
 
-def pieces(version, number):
-    """The frames of a long datagram. The responder takes the first four bytes of every IPv4 fragment for ports, and knows no
-    IPv6 fragments at all. So what follows the header is zeros, and both ends have one port: swapped or not, it is a reply."""
+def pieces(version, number, ident):
+    """The frames of a long datagram with that identification. The responder takes the first four bytes of every IPv4 fragment
+    for ports, and knows no IPv6 fragments at all. So what follows the header is zeros, and both ends have one port: swapped or
+    not, it is a reply."""
     whole = datagram(version, number, port(number), DATAGRAM_BYTES)
     for at in range(0, len(whole), PIECE[version]):
         piece = whole[at : at + PIECE[version]]
         more = at + len(piece) < len(whole)
-        yield v4(number, piece, at, more) if version == 4 else v6(number, piece, at, more, fragment=True)
+        yield (v4 if version == 4 else v6)(number, piece, ident, at, more)
 
 
-def write(home, queues, flows, datagrams):
+def write(home, queues, flows, datagrams, attempt=0):
     """So many IPv6 flows in whole frames, and so many flows of each family that are one long datagram each. Which queue a
-    frame comes by is left to a die, the same one every time: so do the worst cards."""
+    frame comes by is left to a die, the same one every time: so do the worst cards. Each attempt's datagrams have other
+    identifications: parts of the one before may still wait for what was lost."""
     die = random.Random(queues)
     # Numbers of their own, so that no long datagram is of a flow that came whole.
     long = range(flows, flows + datagrams)
     frames = [v6(number, datagram(6, number, SERVER_PORT, 18)) for number in range(flows)] * ROUNDS
-    frames += [piece for number in long for version in (4, 6) for piece in pieces(version, number)]
+    again = attempt * datagrams
+    frames += [piece for number in long for version in (4, 6) for piece in pieces(version, number, number + again)]
     paths = [f"{home}/frames{queue}.pcap" for queue in range(queues)]
     files = [open(path, "wb") for path in paths]
     try:

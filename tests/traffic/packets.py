@@ -2,6 +2,7 @@
 over IPv6, and long datagrams in fragments; the other swaps both ends of each frame and sends it back, so that every flow
 gets its reply."""
 
+import itertools
 import time
 from dataclasses import astuple, dataclass
 
@@ -173,7 +174,8 @@ def counted(link, run, wait, send, flows, packets=None):
 
 def drive(kind, ends_of, program, home, flows, workers, queues, quick):
     ends = ends_of(home, queues)
-    files = frames.write(home, queues, flows, flows // FLOWS_FOR_A_DATAGRAM)
+    datagrams, attempts = flows // FLOWS_FOR_A_DATAGRAM, itertools.count()
+    files = frames.write(home, queues, flows, datagrams)
     about = f"testpmd flowgen and files -> appliance -> testpmd 5tswap and back; queues={queues} workers={workers}"
     link = Link(kind, about, queues)
     responder = Responder(home, ends.responder, queues)
@@ -190,6 +192,8 @@ def drive(kind, ends_of, program, home, flows, workers, queues, quick):
             return run.all(generator.make, wait, ROUNDS * flows)
 
         def read(wait):
+            if attempt := next(attempts):
+                frames.write(home, queues, flows, datagrams, attempt)
             generator.rewind()
             return run.all(generator.read, wait, files.frames)
 

@@ -38,10 +38,28 @@ def joined(pieces):
     return ends, whole
 
 
+def held(path):
+    """The frames of a capture file."""
+    with open(path, "rb") as file:
+        content = file.read()[24:]
+    while content:
+        (length,) = struct.unpack("=I", content[8:12])
+        yield content[16 : 16 + length]
+        content = content[16 + length :]
+
+
+def identification(frame):
+    """By which a fragment finds its datagram; None of a frame that is whole."""
+    packet = frame[14:]
+    if packet[0] >> 4 == 4:
+        return 4, packet[4:6]
+    return (6, packet[44:48]) if packet[6] == frames.FRAGMENT else None
+
+
 class Frames(unittest.TestCase):
     def test_a_swapped_datagram_is_the_reply_and_its_sum_is_right(self):
         for version in (4, 6):
-            pieces = list(frames.pieces(version, 12_345))
+            pieces = list(frames.pieces(version, 12_345, 54_321))
             self.assertGreater(len(pieces), 5)
             ends, sent = joined(pieces)
             back_ends, back = joined(map(swapped, pieces))
@@ -55,16 +73,18 @@ class Frames(unittest.TestCase):
     def test_the_files_hold_all_frames_and_every_queue_has_some(self):
         with tempfile.TemporaryDirectory() as home:
             files = frames.write(home, 2, flows=40, datagrams=4)
-            counts = []
-            for path in files.paths:
-                with open(path, "rb") as file:
-                    content = file.read()[24:]
-                counts.append(0)
-                while content:
-                    (length,) = struct.unpack("=I", content[8:12])
-                    content, counts[-1] = content[16 + length :], counts[-1] + 1
+            counts = [len(list(held(path))) for path in files.paths]
         self.assertEqual((sum(counts), files.flows, files.packets), (files.frames, 48, 88))
         self.assertTrue(min(counts) > 20, counts)
+
+    def test_what_is_left_of_one_attempt_has_no_part_in_another(self):
+        with tempfile.TemporaryDirectory() as home:
+            idents = []
+            for attempt in range(3):
+                paths = frames.write(home, 1, 40, 4, attempt).paths
+                idents.append({ident for frame in held(paths[0]) if (ident := identification(frame))})
+        self.assertEqual([len(each) for each in idents], [8, 8, 8])
+        self.assertEqual(len(set.union(*idents)), 24)
 
 
 if __name__ == "__main__":
