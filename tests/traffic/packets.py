@@ -110,9 +110,12 @@ class Run:
         sent += refused if self.generator.files else 0
         # What is on its way is not lost: the generator goes on taking, and sends no more.
         self.generator.take()
-        gone = Sent(sent=sent, back=back, seconds=took) + self.rest()
+        return self.await_late(Sent(sent=sent, back=back, seconds=took) + self.rest(), patience)
+
+    def await_late(self, gone, patience):
+        """`gone` with what seems lost of it and comes within so many seconds."""
         end = time.monotonic() + patience
-        while gone.lost and time.monotonic() < end:
+        while gone.lost > 0 and time.monotonic() < end:
             self.responder.tell("start")
             gone += self.rest()
         return gone
@@ -131,8 +134,9 @@ class Run:
         # The rate is what it was before, or not, so there is no saying how long it takes.
         while gone.sent < wanted and gone.seconds < MOST_SECONDS:
             begin(wait)
-            gone += self.go((wanted - gone.sent) * wait / BURST / 1e6, LATE_SECONDS)
-        return gone
+            # What is late in one turn comes in the next.
+            gone += self.go((wanted - gone.sent) * wait / BURST / 1e6)
+        return self.await_late(gone, LATE_SECONDS)
 
 
 def search(run, quick):
