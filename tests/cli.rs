@@ -5,11 +5,11 @@ mod support;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Daemon, PATIENCE, ipv4, udp, write_pcap};
+use support::{Daemon, PATIENCE, ipv4, soon, udp, write_pcap};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
@@ -113,16 +113,6 @@ impl Follower {
         self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         (out, err, self.0.wait().unwrap())
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: never");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::{Daemon, PATIENCE, ipv4, udp, write_pcap};
+use support::{Daemon, ipv4, soon, udp, write_pcap};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dpdk-conntrack");
 
@@ -343,15 +343,6 @@ fn is_probe(line: &str) -> bool {
     let probe: u32 = PROBE.parse().unwrap();
     let numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == PROBE.len());
     numbers.filter_map(|digits| digits.parse().ok()).any(|number| (probe - 1000..=probe).contains(&number))
-}
-
-#[track_caller]
-fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: never");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The zone that events are told in, 5 h 45 min before UTC's clock; it needs no file of zones.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
-use support::{Daemon, PATIENCE, ipv4, request, udp, write_pcap};
+use support::{Daemon, ipv4, request, soon, udp, write_pcap};
 
 /// Ethernet + IPv6 around `payload`, from 2001:db8::`src` to 2001:db8::`dst`.
 fn ipv6(src: u8, dst: u8, next: u8, payload: &[u8]) -> Vec<u8> {
@@ -142,14 +142,6 @@ fn settled(daemon: &Daemon, sink: &str) -> (u64, u64) {
     counted(&stats, sink)
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < PATIENCE, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn flows(daemon: &Daemon) -> Vec<Value> {
     daemon.get("/v1/flows").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -247,14 +239,14 @@ fn a_moved_file_is_followed_at_once_when_asked_and_soon_when_not() {
         flush(&daemon);
     };
     fifty_more();
-    wait_until("lines", || eve_lines(&path("eve.json")).len() >= 50);
+    soon("lines", || eve_lines(&path("eve.json")).len() >= 50);
     std::fs::rename(path("eve.json"), path("eve.json.1")).unwrap();
     Command::new("kill").args(["-HUP", &daemon.child.id().to_string()]).status().unwrap();
-    wait_until("a new file", || path("eve.json").exists());
+    soon("a new file", || path("eve.json").exists());
     std::fs::rename(path("eve.json"), path("eve.json.2")).unwrap();
-    wait_until("a new file without a signal", || path("eve.json").exists());
+    soon("a new file without a signal", || path("eve.json").exists());
     fifty_more();
-    wait_until("lines in it", || eve_lines(&path("eve.json")).len() >= 50);
+    soon("lines in it", || eve_lines(&path("eve.json")).len() >= 50);
     flush(&daemon);
     let (records, lost) = settled(&daemon, "eve");
     let lines: usize =
@@ -314,7 +306,7 @@ fn a_full_disk_costs_records_that_are_counted_and_no_packet() {
     let (records, lost) = settled(&daemon, "eve");
     assert_eq!(records, before + 1, "room on the disk is used at once; lost so far: {lost}");
     assert_eq!(eve_lines(&path).len(), 1);
-    wait_until("the log says why", || daemon.log().contains("No space left on device"));
+    soon("the log says why", || daemon.log().contains("No space left on device"));
     drop(daemon);
     drop(disk);
 }
@@ -338,9 +330,7 @@ impl Nfcapd {
             .spawn()
             .expect("nfcapd is installed: scripts/setup brings it");
         let listening = format!("0100007F:{port:04X} ");
-        wait_until("nfcapd listens", || {
-            std::fs::read_to_string("/proc/net/udp").unwrap().contains(&listening)
-        });
+        soon("nfcapd listens", || std::fs::read_to_string("/proc/net/udp").unwrap().contains(&listening));
         Self { child, listening, folder }
     }
 
@@ -357,7 +347,7 @@ impl Nfcapd {
     fn received(mut self) -> (Vec<Value>, String) {
         // What waits at its socket when it is told to end is not read any more.
         let mut looks = 0;
-        wait_until("nfcapd has read all", || {
+        soon("nfcapd has read all", || {
             looks = if self.idles() { looks + 1 } else { 0 };
             looks > 1
         });
@@ -587,7 +577,7 @@ fn messages_are_short_and_numbered_and_templates_come_again() {
     let daemon = appliance(&questions(100), true, |_| export);
     let mut came = Vec::new();
     for round in 1..=3 {
-        wait_until("templates between records", || {
+        soon("templates between records", || {
             came.extend(waiting(&socket));
             template_rounds(&came) >= round
         });
@@ -640,7 +630,7 @@ fn a_collector_that_dies_costs_records_that_are_counted_and_no_packet() {
             > dead["workers"][0]["tx_packets"].as_u64().unwrap() + 10_000
     });
     assert_eq!(daemon.json("/v1/stats")["workers"][0]["tx_full"], 0);
-    wait_until("the log says why", || daemon.log().contains("nobody listens"));
+    soon("the log says why", || daemon.log().contains("nobody listens"));
 
     let socket = UdpSocket::bind(address).unwrap();
     end_100(&|stats| counted(stats, "ipfix").0 > records);

@@ -254,6 +254,16 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until something holds.
+#[track_caller]
+pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: never");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A loopback address that nobody listens on.
 fn free_address() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()

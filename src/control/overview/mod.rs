@@ -231,6 +231,7 @@ pub(super) async fn history(Shared(state): Shared<Arc<State>>) -> Response {
 #[utoipa::path(get, path = "/v1/overview/stream", operation_id = "overview_stream",
     responses((status = 200, content_type = "text/event-stream", body = String)))]
 pub(super) async fn stream(Shared(state): Shared<Arc<State>>) -> Response {
+    // Else the first look would come twice: as the present one, and as the first change.
     state.overviews.begun().await;
     let later = WatchStream::from_changes(state.overviews.told.subscribe()).map(|told| told.event);
     let first = tokio_stream::once(event(&state.overview().await));
